@@ -1,0 +1,158 @@
+"""Every setting of the method, as frozen dataclasses. The only place of defaults.
+
+Derived values (bins, seconds per frame) are properties of the setting that they follow from, never
+second settings. ``to_dict`` and ``from_dict`` are what model files and records hold.
+"""
+
+import dataclasses
+from typing import Any, Literal, TypeVar
+
+_Config = TypeVar("_Config")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}: choose one of {', '.join(allowed)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class StftConfig:
+    """Short-time Fourier transform ([ICASSP20] section 4.1: Hann 1024, hop 256, 16 kHz)."""
+
+    sample_rate: int = 16_000
+    window_length: int = 1024
+    hop_length: int = 256
+
+    def __post_init__(self):
+        if self.window_length % self.hop_length or self.window_length < 2 * self.hop_length:
+            raise ValueError(
+                f"window_length {self.window_length} must be a multiple (2 or more) of "
+                f"hop_length {self.hop_length}"
+            )
+
+    @property
+    def num_bins(self) -> int:
+        """F, the number of frequency bins of a frame."""
+        return self.window_length // 2 + 1
+
+    @property
+    def frames_per_second(self) -> float:
+        """Frames in a second of audio."""
+        return self.sample_rate / self.hop_length
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureConfig:
+    """What the search compares: one unit vector per frame.
+
+    Attributes:
+        kind: ``magnitude`` (D = F), ``mel`` or ``log_mel`` (D = num_mels).
+        num_mels: number of mel bands, for the two mel kinds.
+        context: number of frames side by side, odd; the frame itself is in the middle.
+    """
+
+    kind: Literal["magnitude", "mel", "log_mel"] = "magnitude"
+    num_mels: int = 128
+    context: int = 1
+
+    def __post_init__(self):
+        _one_of("kind", self.kind, ("magnitude", "mel", "log_mel"))
+        if self.context < 1 or self.context % 2 == 0:
+            raise ValueError(f"context is {self.context}: give an odd number of frames, 1 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class FitConfig:
+    """Learning the projections ([ICASSP20] Algorithm 2; [TASLP22] for the kernel and the metrics).
+
+    Attributes:
+        num_bits: L, the length of a code.
+        block_size: B, frames per block; similarities are compared within blocks only.
+        target: the self-similarity that codes should reproduce: ``rbf`` or ``cosine``.
+        sigma2: width of the RBF target exp((cos - 1) / sigma2).
+        metric: the pair metric that a projection is fitted under, ``squared_error`` or
+            ``cross_entropy``; error rates and pair weights always use squared error.
+        mode: ``published`` (the authors' optimiser and schedule) or ``fast``.
+        learning_rate: Adam step size of the published mode.
+        adam_b1: Adam's first decay rate of the published mode.
+        adam_b2: Adam's second decay rate of the published mode.
+        min_epochs: passes over the blocks before the published mode may stop.
+        max_epochs: passes over the blocks at most, published mode.
+    """
+
+    num_bits: int = 150
+    block_size: int = 1000
+    target: Literal["rbf", "cosine"] = "rbf"
+    sigma2: float = 0.3
+    metric: Literal["squared_error", "cross_entropy"] = "squared_error"
+    mode: Literal["fast", "published"] = "fast"
+    learning_rate: float = 1e-4
+    adam_b1: float = 0.95
+    adam_b2: float = 0.98
+    min_epochs: int = 20
+    max_epochs: int = 200
+
+    def __post_init__(self):
+        _one_of("target", self.target, ("rbf", "cosine"))
+        _one_of("metric", self.metric, ("squared_error", "cross_entropy"))
+        _one_of("mode", self.mode, ("fast", "published"))
+        for name in ("num_bits", "block_size", "sigma2", "learning_rate", "max_epochs"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """A whole training run: how mixtures are made, and what is learned from them.
+
+    Attributes:
+        stft: the transform.
+        features: what frames are compared by.
+        fit: how projections are learned.
+        snr_db: signal-to-noise ratio of the training mixtures, in dB.
+        held_back: last part of each training utterance that training does not touch; the closed
+            test set is made of it.
+        dictionary_fraction: part of the training frames that enters the dictionary ([ICASSP20]
+            section 4.2 compares 10 % and 1 %).
+        max_fit_frames: projections are learned on at most this many dictionary frames.
+        num_neighbors: K, the neighbours whose masks are averaged.
+        seed: seed of everything random.
+    """
+
+    stft: StftConfig = StftConfig()
+    features: FeatureConfig = FeatureConfig()
+    fit: FitConfig = FitConfig()
+    snr_db: float = 0.0
+    held_back: float = 0.2
+    dictionary_fraction: float = 0.1
+    max_fit_frames: int = 100_000
+    num_neighbors: int = 10
+    seed: int = 0
+
+    def __post_init__(self):
+        if not 0 < self.dictionary_fraction <= 1:
+            raise ValueError(f"dictionary_fraction is {self.dictionary_fraction}: give (0, 1]")
+        if not 0 <= self.held_back < 1:
+            raise ValueError(f"held_back is {self.held_back}: give a fraction in [0, 1)")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain nested dictionaries, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(kind: type[_Config], values: dict[str, Any]) -> _Config:
+    """The configuration of type ``kind`` that ``to_dict`` wrote.
+
+    Raises:
+        ValueError: ``values`` holds a name that ``kind`` does not have.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise ValueError(f"{kind.__name__} has no setting {', '.join(unknown)}")
+    nested = {
+        name: from_dict(type(fields[name].default), value) if isinstance(value, dict) else value
+        for name, value in values.items()
+    }
+    return kind(**nested)

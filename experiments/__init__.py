@@ -1,0 +1,1 @@
+"""Launches: absl flags in, a library call, a record out."""
