@@ -1,0 +1,24 @@
+"""Speech and noise corpora, their mixtures, and a built-in synthetic corpus."""
+
+from blsh_jax.corpora.batching import Batch, batches
+from blsh_jax.corpora.listing import list_noise, list_speech
+from blsh_jax.corpora.mixing import Mixture, Mixtures, make_mixtures, mix
+from blsh_jax.corpora.recordings import Corpus, Loaded, Recording, load, report
+from blsh_jax.corpora.splits import paper_split
+
+__all__ = [
+    "Batch",
+    "Corpus",
+    "Loaded",
+    "Mixture",
+    "Mixtures",
+    "Recording",
+    "batches",
+    "list_noise",
+    "list_speech",
+    "load",
+    "make_mixtures",
+    "mix",
+    "paper_split",
+    "report",
+]
