@@ -5,10 +5,11 @@ import importlib.metadata
 import json
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 import jax
+
+from blsh_jax.files import replacing
 
 _PACKAGES = ("jax", "jaxlib", "numpy", "optax", "flax", "soundfile", "soxr", "mir_eval")
 
@@ -40,14 +41,8 @@ def write_json(path: str | os.PathLike, record: dict[str, Any]) -> None:
         path: the file to write; missing folders are made.
         record: anything that JSON can hold.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def table(rows: list[dict[str, Any]], columns: list[str]) -> str:

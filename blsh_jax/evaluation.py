@@ -1,0 +1,207 @@
+"""Evaluation: systems side by side on the same mixtures, the same transform, the same scorer."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from tqdm import tqdm
+
+from blsh_jax import codes, corpora, masks, metrics, separation, spectra
+from blsh_jax.config import StftConfig
+from blsh_jax.corpora import Mixture
+from blsh_jax.model import Model
+from blsh_jax.separation import Dictionary, FrameDictionary
+
+METHODS = ("blsh", "lsh", "knn", "ibm", "irm", "noisy")
+SCORERS = ("blsh_jax", "mir_eval")
+_BATCH_SIZE = 16
+# Everything random in an evaluation that is not data: the projections of LSH.
+_LSH_STREAM = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """A way to estimate speech.
+
+    Attributes:
+        method: its name, one of ``METHODS``.
+        num_bits: L, or None where there are no codes.
+        estimate: speech (U, n) and noise (U, n) to the estimated speech (U, n).
+    """
+
+    method: str
+    num_bits: int | None
+    estimate: Callable[[Array, Array], Array]
+
+
+def make_systems(
+    model: Model, methods: Sequence[str], num_bits: Sequence[int], seed: int = 0
+) -> list[System]:
+    """The systems to compare, all with the model's transform, features and dictionary frames.
+
+    Args:
+        model: a trained model; ``lsh`` and ``knn`` need one with its frames.
+        methods: some of ``METHODS``.
+        num_bits: code lengths of ``blsh`` and ``lsh``.
+        seed: of LSH's random projections.
+
+    Returns:
+        One system per method, and per length where there are codes, in the order given.
+
+    Raises:
+        ValueError: an unknown method, or more bits than the model has.
+        ModelError: ``lsh`` or ``knn`` asked of a model without frames.
+
+    Source: [ICASSP20] section 4.2, table 1.
+    """
+    unknown = sorted(set(methods) - set(METHODS))
+    if unknown:
+        raise ValueError(f"unknown method {', '.join(unknown)}: choose from {', '.join(METHODS)}")
+    systems = []
+    for method in methods:
+        if method in ("blsh", "lsh"):
+            longest = _hashed_dictionary(model, method, max(num_bits), seed)
+            systems += [
+                System(method, length, _searching(longest.prefix(length), model))
+                for length in num_bits
+            ]
+        else:
+            systems.append(System(method, None, _without_codes(method, model)))
+    return systems
+
+
+def evaluate(
+    systems: Sequence[System],
+    mixtures: Sequence[Mixture],
+    scorer: str = "blsh_jax",
+    progress: bool = False,
+) -> list[dict[str, Any]]:
+    """Score systems on mixtures.
+
+    Args:
+        systems: what to compare.
+        mixtures: what to compare on.
+        scorer: ``blsh_jax`` for our BSS_Eval, ``mir_eval`` for mir_eval's (slow, one core).
+        progress: show a progress bar.
+
+    Returns:
+        One row per system: means of SDR, SIR, SAR, SI-SDR in dB weighted by utterance length, plain
+        means under ``*_plain``, the standard deviation of SDR over utterances, how many utterances,
+        and the seconds of computation that the separation took (scoring and compiling left out).
+
+    Source: [ICASSP20] section 4.1: references are speech and noise, estimates the separated speech
+    and what is left of the mixture; averages are weighted by length.
+    """
+    if scorer not in SCORERS:
+        raise ValueError(f"unknown scorer {scorer!r}: choose from {', '.join(SCORERS)}")
+    scores = [[] for _ in systems]
+    seconds = [0.0 for _ in systems]
+    lengths, compiled = [], set()
+    bar = tqdm(total=len(mixtures), desc="scoring", unit="mix", disable=not progress)
+    for batch in corpora.batches(mixtures, _BATCH_SIZE):
+        count = len(batch.indices)
+        speech, noise = jnp.asarray(batch.speech), jnp.asarray(batch.noise)
+        lengths.append(np.asarray(batch.lengths)[:count])
+        for i, system in enumerate(systems):
+            if (i, speech.shape) not in compiled:
+                jax.block_until_ready(system.estimate(speech, noise))
+                compiled.add((i, speech.shape))
+            start = time.perf_counter()
+            estimate = jax.block_until_ready(system.estimate(speech, noise))
+            seconds[i] += time.perf_counter() - start
+            scores[i].append(_score(scorer, speech, noise, estimate, batch.lengths, count))
+        bar.update(count)
+    bar.close()
+    weights = np.concatenate(lengths)
+    return [
+        _row(system, np.concatenate(parts), weights, taken)
+        for system, parts, taken in zip(systems, scores, seconds, strict=True)
+    ]
+
+
+def _hashed_dictionary(model: Model, method: str, num_bits: int, seed: int) -> Dictionary:
+    if method == "blsh":
+        return model.dictionary.prefix(num_bits)
+    spectral = model.spectral_dictionary()
+    key = jax.random.fold_in(jax.random.key(seed), _LSH_STREAM)
+    hasher = codes.random_hasher(key, num_bits, spectral.frames)
+    return Dictionary(
+        hasher, codes.encode(hasher, spectral.frames), spectral.masks, spectral.num_bins
+    )
+
+
+def _searching(dictionary: FrameDictionary, model: Model) -> Callable[[Array, Array], Array]:
+    config = model.config
+
+    def estimate(speech: Array, noise: Array) -> Array:
+        return separation.separate(
+            speech + noise, dictionary, config.stft, config.features, config.num_neighbors
+        )
+
+    return estimate
+
+
+def _without_codes(method: str, model: Model) -> Callable[[Array, Array], Array]:
+    if method == "knn":
+        return _searching(model.spectral_dictionary(), model)
+    if method == "noisy":
+        return lambda speech, noise: speech + noise
+    return functools.partial(_oracle, method=method, stft=model.config.stft)
+
+
+@functools.partial(jax.jit, static_argnames=("method", "stft"))
+def _oracle(speech: Array, noise: Array, method: str, stft: StftConfig) -> Array:
+    """The mixture under its own ideal mask, the upper bound of table 1."""
+    ideal = masks.ideal_binary_mask if method == "ibm" else masks.ideal_ratio_mask
+    spectrum = spectra.stft(speech, stft), spectra.stft(noise, stft)
+    masked = masks.apply_mask(ideal(*spectrum), spectrum[0] + spectrum[1])
+    return spectra.istft(masked, speech.shape[-1], stft)
+
+
+def _score(scorer, speech, noise, estimate, lengths, count) -> np.ndarray:
+    """(count, 4): SDR, SIR, SAR, SI-SDR of the speech."""
+    reference = jnp.stack([speech, noise], axis=1)[:count]
+    estimates = jnp.stack([estimate, speech + noise - estimate], axis=1)[:count]
+    lengths = jnp.asarray(lengths)[:count]
+    if scorer == "mir_eval":
+        bss = _mir_eval(np.asarray(reference), np.asarray(estimates), np.asarray(lengths))
+    else:
+        bss = np.stack(metrics.bss_eval(reference, estimates, lengths), axis=-1)[:, 0]
+    si_sdr = metrics.si_sdr(reference[:, 0], estimates[:, 0], lengths)
+    return np.concatenate([np.asarray(bss), np.asarray(si_sdr)[:, None]], axis=-1)
+
+
+def _mir_eval(references, estimates, lengths) -> np.ndarray:
+    import warnings
+
+    from mir_eval.separation import bss_eval_sources
+
+    scores = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        for reference, estimate, length in zip(references, estimates, lengths, strict=True):
+            sdr, sir, sar, _ = bss_eval_sources(
+                reference[:, :length], estimate[:, :length], compute_permutation=False
+            )
+            scores.append([sdr[0], sir[0], sar[0]])
+    return np.array(scores)
+
+
+def _row(system: System, scores: np.ndarray, lengths: np.ndarray, seconds: float) -> dict[str, Any]:
+    names = ("sdr", "sir", "sar", "si_sdr")
+    weighted = np.average(scores, axis=0, weights=lengths)
+    return {
+        "method": system.method,
+        "num_bits": system.num_bits,
+        **dict(zip(names, map(float, weighted), strict=True)),
+        "sdr_std": float(scores[:, 0].std()),
+        "utterances": len(scores),
+        "seconds": round(seconds, 3),
+        **{f"{name}_plain": float(mean) for name, mean in zip(names, scores.mean(0), strict=True)},
+    }

@@ -1,0 +1,180 @@
+"""Models: one versioned .npz file in and out. No pickle."""
+
+import dataclasses
+import json
+import os
+import zipfile
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from blsh_jax import config as configs
+from blsh_jax._version import __version__
+from blsh_jax.codes import Hasher, num_words
+from blsh_jax.config import TrainConfig
+from blsh_jax.files import replacing
+from blsh_jax.separation import Dictionary, SpectralDictionary
+
+FORMAT = "blsh_jax model"
+FORMAT_VERSION = 1
+SHIPPED = "default"
+
+
+class ModelError(ValueError):
+    """A model file that cannot be used: which file, what is wrong, what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """All that denoising needs.
+
+    Attributes:
+        config: how the model was trained; its ``stft``, ``features`` and ``num_neighbors`` say how
+            it is used.
+        dictionary: hash functions, codes and masks.
+        provenance: corpora, licences, versions: plain values for JSON.
+        frames: (N, D) float16 feature vectors of the dictionary's frames, which comparisons with
+            other hash functions need; None in models that only denoise.
+    """
+
+    config: TrainConfig
+    dictionary: Dictionary
+    provenance: dict[str, Any]
+    frames: np.ndarray | None = None
+
+    @property
+    def hasher(self) -> Hasher:
+        """The hash functions, in order of importance."""
+        return self.dictionary.hasher
+
+    def without_frames(self) -> "Model":
+        """The model that only denoises, a twentieth of the size."""
+        return dataclasses.replace(self, frames=None)
+
+    def spectral_dictionary(self) -> SpectralDictionary:
+        """The dictionary's frames themselves, for the search on raw spectra.
+
+        Raises:
+            ModelError: the model was saved without its frames.
+        """
+        if self.frames is None:
+            raise ModelError(
+                "this model holds codes only: train one with experiments.train, which keeps the "
+                "dictionary's frames, to compare with LSH or KNN"
+            )
+        frames = jnp.asarray(self.frames, jnp.float32)
+        return SpectralDictionary(frames, self.dictionary.masks, self.dictionary.num_bins)
+
+
+def save(model: Model, path: str | os.PathLike) -> None:
+    """Write a model as one .npz file, whole or not at all.
+
+    Args:
+        model: what to write.
+        path: the file; missing folders are made.
+    """
+    path = Path(path)
+    header = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "library": __version__,
+        "config": configs.to_dict(model.config),
+        "num_bins": model.dictionary.num_bins,
+        "provenance": model.provenance,
+    }
+    arrays = {
+        "header": np.array(json.dumps(header)),
+        "projections": model.hasher.projections,
+        "biases": model.hasher.biases,
+        "betas": model.hasher.betas,
+        "codes": model.dictionary.codes,
+        "masks": model.dictionary.masks,
+    }
+    if model.frames is not None:
+        arrays["frames"] = model.frames
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **{name: np.asarray(value) for name, value in arrays.items()})
+
+
+def load(path: str | os.PathLike) -> Model:
+    """Read a model file.
+
+    Args:
+        path: a file that ``save`` wrote.
+
+    Returns:
+        The model.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModelError: the file is damaged, is no model, or is of a newer format.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no model at {path}: check the path") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path} is not a whole model file ({error}): copy it again") from error
+    header = _header(path, arrays)
+    try:
+        hasher = Hasher(*(jnp.asarray(arrays[name]) for name in Hasher._fields))
+        codes, masks = jnp.asarray(arrays["codes"]), jnp.asarray(arrays["masks"])
+        dictionary = Dictionary(hasher, codes, masks, header["num_bins"])
+        config = configs.from_dict(TrainConfig, header["config"])
+        model = Model(config, dictionary, header["provenance"], arrays.get("frames"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} is not a usable model: {error}") from error
+    _check_shapes(path, model)
+    return model
+
+
+def load_shipped(name: str = SHIPPED) -> Model:
+    """A model that comes with the package.
+
+    Args:
+        name: its name.
+
+    Raises:
+        ValueError: no model of that name is shipped.
+    """
+    folder = resources.files("blsh_jax") / "models"
+    file = folder / f"{name}.npz"
+    if not file.is_file():
+        names = sorted(entry.name.removesuffix(".npz") for entry in folder.iterdir())
+        raise ValueError(f"no shipped model {name!r}: choose one of {', '.join(names)}")
+    with resources.as_file(file) as path:
+        return load(path)
+
+
+def _header(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    try:
+        header = json.loads(str(arrays["header"]))
+        known = header["format"] == FORMAT
+    except (KeyError, TypeError, json.JSONDecodeError):
+        known = False
+    if not known:
+        raise ModelError(f"{path} is an .npz file, but not a model of this package")
+    if header["version"] > FORMAT_VERSION:
+        raise ModelError(
+            f"{path} has model format {header['version']}, this version of blsh_jax reads up to "
+            f"{FORMAT_VERSION}: upgrade blsh_jax"
+        )
+    return header
+
+
+def _check_shapes(path: str | os.PathLike, model: Model) -> None:
+    hasher, dictionary = model.hasher, model.dictionary
+    bits, frames = hasher.projections.shape[0], dictionary.codes.shape[0]
+    expected = {
+        "biases": (hasher.biases, (bits,)),
+        "betas": (hasher.betas, (bits,)),
+        "codes": (dictionary.codes, (frames, num_words(bits))),
+        "masks": (dictionary.masks, (frames, num_words(dictionary.num_bins))),
+    }
+    for name, (array, shape) in expected.items():
+        if array.shape != shape:
+            raise ModelError(f"{path}: {name} has shape {array.shape}, expected {shape}")

@@ -1,0 +1,212 @@
+"""Spectra: short-time Fourier transform, its inverse, and the features of frames.
+
+Letters: n samples, T = 1 + ceil(n / hop) frames, F = window / 2 + 1 bins, D features. Time is the
+last axis of signals and the axis before the bins of spectra. Frame t is centred on sample t * hop,
+so spectra, masks and output signals are aligned to the sample.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from blsh_jax.config import FeatureConfig, StftConfig
+
+# Log-mel values are taken relative to the loudest band of the frame and cut this far below it, so
+# that they do not depend on the recording level and never reach log(0).
+_LOG_MEL_RANGE_DB = 60.0
+
+
+def num_frames(num_samples: int, config: StftConfig) -> int:
+    """T, the frames of a signal of ``num_samples`` samples."""
+    return 1 + math.ceil(num_samples / config.hop_length)
+
+
+def frame_mask(lengths: Array, num_samples: int, config: StftConfig) -> Array:
+    """Which frames of padded utterances hold signal.
+
+    Args:
+        lengths: (U,) int32, samples of each utterance before padding.
+        num_samples: n, samples after padding.
+        config: the transform.
+
+    Returns:
+        (U, T) bool. An utterance of length 0 (a row that only fills the batch) has no frames.
+    """
+    frames = jnp.arange(num_frames(num_samples, config), dtype=lengths.dtype)
+    valid = 1 + (lengths + config.hop_length - 1) // config.hop_length
+    valid = jnp.where(lengths > 0, valid, jnp.zeros_like(valid))
+    return frames[None, :] < valid[:, None]
+
+
+def stft(signals: Array, config: StftConfig) -> Array:
+    """Short-time Fourier transform, zeros beyond both ends.
+
+    Args:
+        signals: (..., n) float32, n >= 1.
+        config: the transform; periodic Hann window.
+
+    Returns:
+        (..., T, F) complex64.
+
+    Raises:
+        ValueError: the signals have no samples.
+
+    Source: [ICASSP20] section 4.1 for the sizes.
+    """
+    num_samples = signals.shape[-1]
+    if num_samples < 1:
+        raise ValueError("signals have no samples (last axis is empty)")
+    hop, window_length = config.hop_length, config.window_length
+    frames = num_frames(num_samples, config)
+    total = (frames - 1) * hop + window_length
+    before = window_length // 2
+    padding = [(0, 0)] * (signals.ndim - 1) + [(before, total - before - num_samples)]
+    padded = jnp.pad(signals, padding)
+    # The hop divides the window, so frames are hops side by side: slices instead of a gather.
+    hops = padded.reshape(*signals.shape[:-1], total // hop, hop)
+    framed = jnp.concatenate(
+        [hops[..., i : i + frames, :] for i in range(window_length // hop)], axis=-1
+    )
+    window = jnp.asarray(_hann(window_length), signals.dtype)
+    return jnp.fft.rfft(framed * jnp.broadcast_to(window, framed.shape))
+
+
+def istft(spectra: Array, num_samples: int, config: StftConfig) -> Array:
+    """The signal whose transform is nearest to ``spectra`` in squared error.
+
+    Args:
+        spectra: (..., T, F) complex64 with T = ``num_frames(num_samples)``.
+        num_samples: n.
+        config: the transform that made the spectra.
+
+    Returns:
+        (..., n) float32; ``istft(stft(x), n)`` is x to rounding.
+
+    Raises:
+        ValueError: the number of frames does not belong to ``num_samples``.
+    """
+    hop, window_length = config.hop_length, config.window_length
+    frames = num_frames(num_samples, config)
+    if spectra.shape[-2] != frames:
+        raise ValueError(
+            f"spectra have {spectra.shape[-2]} frames, but {num_samples} samples make {frames}"
+        )
+    framed = jnp.fft.irfft(spectra, n=window_length)
+    window = jnp.asarray(_hann(window_length), framed.dtype)
+    overlapped = _overlap_add(framed * jnp.broadcast_to(window, framed.shape), hop)
+    norm = _overlap_add(jnp.broadcast_to(window * window, (frames, window_length)), hop)
+    kept = slice(window_length // 2, window_length // 2 + num_samples)
+    return overlapped[..., kept] / jnp.broadcast_to(norm[kept], overlapped[..., kept].shape)
+
+
+def unit_norm(frames: Array) -> Array:
+    """Frames divided by their L2 norm.
+
+    Args:
+        frames: (..., D) float32.
+
+    Returns:
+        (..., D), each of norm 1; a frame of zeros has no direction and stays zero.
+
+    Source: [ICASSP20] section 4.1.
+    """
+    # Scaling by the peak first keeps the squares of very quiet frames from underflowing.
+    peak = jnp.max(jnp.abs(frames), axis=-1, keepdims=True)
+    scaled = frames / jnp.where(peak > 0, peak, jnp.ones_like(peak))
+    norm = jnp.sqrt(jnp.sum(scaled * scaled, axis=-1, keepdims=True))
+    return scaled / jnp.where(norm > 0, norm, jnp.ones_like(norm))
+
+
+def features(spectra: Array, features: FeatureConfig, config: StftConfig) -> Array:
+    """The unit vectors that frames are compared by.
+
+    Args:
+        spectra: (..., T, F) complex64.
+        features: kind of features, and how many frames stand side by side.
+        config: the transform that made the spectra.
+
+    Returns:
+        (..., T, D) float32 of unit norm; digitally silent frames are zero.
+
+    Source: [ICASSP20] section 4.1; several frames are its future work, section 5.
+    """
+    magnitude = jnp.abs(spectra)
+    if features.kind != "magnitude":
+        filters = jnp.asarray(mel_filters(features.num_mels, config), magnitude.dtype)
+        mel = jnp.matmul(magnitude, filters, precision=jax.lax.Precision.HIGHEST)
+        magnitude = _log_mel(mel) if features.kind == "log_mel" else mel
+    return unit_norm(stack_frames(magnitude, features.context))
+
+
+def num_features(features: FeatureConfig, config: StftConfig) -> int:
+    """D, the length of a feature vector."""
+    per_frame = config.num_bins if features.kind == "magnitude" else features.num_mels
+    return per_frame * features.context
+
+
+def stack_frames(frames: Array, context: int) -> Array:
+    """Each frame with its neighbours side by side; frames beyond the ends are zero.
+
+    Args:
+        frames: (..., T, D).
+        context: odd number of frames, the frame itself in the middle.
+
+    Returns:
+        (..., T, context * D), oldest frame first.
+    """
+    count, reach = frames.shape[-2], context // 2
+    padding = [(0, 0)] * (frames.ndim - 2) + [(reach, reach), (0, 0)]
+    padded = jnp.pad(frames, padding)
+    return jnp.concatenate([padded[..., i : i + count, :] for i in range(context)], axis=-1)
+
+
+@functools.cache
+def mel_filters(num_mels: int, config: StftConfig) -> np.ndarray:
+    """Triangular filters, equally spaced on the mel scale 2595 log10(1 + f / 700) from 0 Hz up.
+
+    Args:
+        num_mels: number of bands.
+        config: the transform.
+
+    Returns:
+        (F, num_mels) float64, each filter's peak 1; a filter too narrow to hold a bin takes the
+        nearest one, so that no band is empty.
+    """
+    top = 2595 * np.log10(1 + config.sample_rate / 2 / 700)
+    edges = 700 * (10 ** (np.linspace(0, top, num_mels + 2) / 2595) - 1)
+    bins = np.linspace(0, config.sample_rate / 2, config.num_bins)[:, None]
+    lower, center, upper = edges[:-2], edges[1:-1], edges[2:]
+    rising = (bins - lower) / (center - lower)
+    falling = (upper - bins) / (upper - center)
+    filters = np.maximum(0, np.minimum(rising, falling))
+    empty = np.flatnonzero(filters.sum(0) == 0)
+    filters[np.abs(bins - center[empty]).argmin(0), empty] = 1
+    return filters
+
+
+def _log_mel(mel: Array) -> Array:
+    """Decibels above the floor: 0 at ``_LOG_MEL_RANGE_DB`` below the frame's loudest band."""
+    peak = jnp.max(mel, axis=-1, keepdims=True)
+    relative = mel / jnp.where(peak > 0, peak, jnp.ones_like(peak))
+    floor = 10 ** (-_LOG_MEL_RANGE_DB / 20)
+    return 20 * jnp.log10(jnp.maximum(relative, floor)) + _LOG_MEL_RANGE_DB
+
+
+def _overlap_add(framed: Array, hop: int) -> Array:
+    """(..., T, window) frames added at multiples of ``hop``: (..., (T - 1) * hop + window)."""
+    per_window = framed.shape[-1] // hop
+    frames = framed.shape[-2]
+    lead = framed.shape[:-2]
+    summed = jnp.zeros((*lead, frames + per_window - 1, hop), framed.dtype)
+    for i in range(per_window):
+        summed = summed.at[..., i : i + frames, :].add(framed[..., i * hop : (i + 1) * hop])
+    return summed.reshape(*lead, -1)
+
+
+def _hann(length: int) -> np.ndarray:
+    """Periodic Hann window."""
+    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)

@@ -1,0 +1,87 @@
+"""Score a model and what it is compared with on recordings.
+
+    python -m experiments.evaluate --model model.npz --speech DIR --noise DIR --output scores.json
+
+Prints a table of SDR, SIR, SAR and SI-SDR in dB, means weighted by utterance length as published,
+and writes it with configuration, versions and device. --part closed takes the held-back last part
+of each utterance: with the training corpora that is the closed test set.
+"""
+
+from absl import app, flags
+
+from blsh_jax import config as configs
+from blsh_jax import corpora, evaluation, model, records
+from experiments import flags as launch
+
+_COLUMNS = ["method", "num_bits", "sdr", "sir", "sar", "si_sdr", "sdr_std", "utterances", "seconds"]
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string("model", None, "Model file of experiments.train.", required=True)
+    launch.define_corpora()
+    launch.define_output("Record to write (.json).")
+    flags.DEFINE_list("methods", list(evaluation.METHODS), "Which systems to compare.")
+    flags.DEFINE_list("num_bits", ["25", "50", "150"], "Code lengths of blsh and lsh.")
+    flags.DEFINE_enum("part", "whole", ["whole", "closed"], "Whole utterances, or held-back parts.")
+    flags.DEFINE_enum("scorer", "blsh_jax", list(evaluation.SCORERS), "Whose BSS_Eval.")
+    flags.DEFINE_float("snr_db", 0.0, "Signal-to-noise ratio of the mixtures, in dB.")
+    flags.DEFINE_integer(
+        "max_mixtures", None, "Score a random choice of this many, noises in turn."
+    )
+    flags.DEFINE_integer("seed", 1, "Seed of noise offsets, choice of mixtures, LSH projections.")
+
+
+def main(argv: list[str]) -> None:
+    """Flags, library, record."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    values = flags.FLAGS
+    trained = model.load(values.model)
+    rate = trained.config.stft.sample_rate
+    speech = corpora.load(corpora.list_speech(values.speech), rate)
+    noise = corpora.load(corpora.list_noise(values.noise), rate)
+    mixtures = corpora.make_mixtures(
+        speech,
+        noise,
+        values.snr_db,
+        values.seed,
+        part=values.part,
+        held_back=trained.config.held_back,
+        max_mixtures=values.max_mixtures,
+    )
+    for skipped in (speech, noise, mixtures):
+        corpora.report(skipped)
+    num_bits = _lengths(values.num_bits, trained.hasher.num_bits)
+    systems = evaluation.make_systems(trained, values.methods, num_bits, values.seed)
+    rows = evaluation.evaluate(systems, mixtures, values.scorer, progress=True)
+    names = ("methods", "num_bits", "part", "scorer", "snr_db", "max_mixtures", "seed")
+    record = {
+        "results": rows,
+        "config": {name: values[name].value for name in names}
+        | {"model": configs.to_dict(trained.config), "provenance": trained.provenance},
+        "environment": records.environment(),
+    }
+    records.write_json(values.output, record)
+    print(records.table(rows, _COLUMNS))
+
+
+def _lengths(texts: list[str], available: int) -> list[int]:
+    """Code lengths from the flag, which must be numbers that the model has."""
+    try:
+        lengths = [int(text) for text in texts]
+    except ValueError:
+        raise app.UsageError(f"--num_bits={','.join(texts)}: give numbers") from None
+    too_long = [length for length in lengths if not 1 <= length <= available]
+    if too_long:
+        raise app.UsageError(f"--num_bits: {too_long[0]} bits asked, the model has {available}")
+    return lengths
+
+
+def run() -> None:
+    """Entry point."""
+    _define_flags()
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,77 @@
+"""Flags of the launches, made from the configuration dataclasses: the one place that maps them."""
+
+import dataclasses
+import re
+import typing
+from typing import Any
+
+from absl import flags
+
+from blsh_jax.config import TrainConfig
+
+# A field's flag has the field's name, except where that says too little by itself.
+_FLAG_NAMES = {"kind": "features"}
+
+
+def define_corpora() -> None:
+    """``--speech``, ``--noise``: where the recordings are."""
+    flags.DEFINE_string(
+        "speech",
+        None,
+        "Folder of speech: any folder of audio files (searched recursively), or the root of TIMIT "
+        "or LibriSpeech, recognised by its layout.",
+        required=True,
+    )
+    flags.DEFINE_string(
+        "noise",
+        None,
+        "Folder of noise: any folder of audio files, or the root of the Duan or DEMAND noises.",
+        required=True,
+    )
+
+
+def define_output(help_text: str) -> None:
+    """``--output``: the file that the launch writes."""
+    flags.DEFINE_string("output", None, help_text, required=True)
+
+
+def define_train_config(config: type = TrainConfig) -> None:
+    """A flag for every field of ``config`` and of the configurations inside it."""
+    descriptions = _descriptions(config)
+    for field in dataclasses.fields(config):
+        if dataclasses.is_dataclass(field.default):
+            define_train_config(type(field.default))
+        else:
+            name = _FLAG_NAMES.get(field.name, field.name)
+            _define(name, field.type, field.default, descriptions.get(field.name, ""))
+
+
+def train_config(config: type = TrainConfig) -> Any:
+    """The configuration that the flags say."""
+    values = {}
+    for field in dataclasses.fields(config):
+        if dataclasses.is_dataclass(field.default):
+            values[field.name] = train_config(type(field.default))
+        else:
+            values[field.name] = flags.FLAGS[_FLAG_NAMES.get(field.name, field.name)].value
+    return config(**values)
+
+
+def _define(name: str, kind: Any, default: Any, description: str) -> None:
+    if typing.get_origin(kind) is typing.Literal:
+        flags.DEFINE_enum(name, default, list(typing.get_args(kind)), description)
+    elif kind is bool:
+        flags.DEFINE_bool(name, default, description)
+    elif kind is int:
+        flags.DEFINE_integer(name, default, description)
+    elif kind is float:
+        flags.DEFINE_float(name, default, description)
+    else:
+        raise TypeError(f"no flag for a field {name} of type {kind}")
+
+
+def _descriptions(config: type) -> dict[str, str]:
+    """What the ``Attributes`` section of the docstring says of each field."""
+    section = (config.__doc__ or "").partition("Attributes:")[2]
+    entries = re.findall(r"^ {8}(\w+): (.*?)(?=^ {8}\w+:|\Z)", section, re.DOTALL | re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}

@@ -1,0 +1,108 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from blsh_jax import spectra
+from blsh_jax.config import FeatureConfig, StftConfig
+
+CONFIG = StftConfig()
+
+
+@pytest.mark.parametrize("num_samples", [1, 255, 256, 257, 1024, 4097, 16000])
+def test_inverse_restores_signals_of_any_length(num_samples):
+    signal = jax.random.normal(jax.random.key(num_samples), (2, num_samples))
+    restored = spectra.istft(spectra.stft(signal, CONFIG), num_samples, CONFIG)
+    np.testing.assert_allclose(restored, signal, atol=1e-5)
+
+
+def test_stft_matches_a_slow_transform():
+    signal = np.random.default_rng(0).standard_normal(3000)
+    window = np.hanning(1025)[:1024]
+    padded = np.pad(signal, (512, 2048))
+    expected = [
+        np.fft.rfft(window * padded[t * 256 : t * 256 + 1024])
+        for t in range(spectra.num_frames(3000, CONFIG))
+    ]
+    actual = spectra.stft(jnp.asarray(signal, jnp.float32), CONFIG)
+    np.testing.assert_allclose(actual, np.array(expected), atol=2e-4)
+
+
+def test_a_frame_is_centred_on_its_sample():
+    click = jnp.zeros(8000).at[10 * 256].set(1.0)
+    energy = jnp.sum(jnp.abs(spectra.stft(click, CONFIG)) ** 2, axis=-1)
+    assert int(jnp.argmax(energy)) == 10
+
+
+def test_frame_mask_counts_each_utterance_as_if_it_were_alone():
+    lengths = jnp.array([0, 1, 256, 257, 5000], jnp.int32)
+    mask = spectra.frame_mask(lengths, 5000, CONFIG)
+    alone = [0] + [spectra.num_frames(int(n), CONFIG) for n in lengths[1:]]
+    assert mask.shape == (5, spectra.num_frames(5000, CONFIG))
+    assert mask.sum(1).tolist() == alone
+
+
+def test_padding_changes_only_the_last_frames():
+    signal = jax.random.normal(jax.random.key(0), (5000,))
+    short = spectra.stft(signal, CONFIG)
+    long = spectra.stft(jnp.pad(signal, (0, 3000)), CONFIG)
+    np.testing.assert_allclose(long[: len(short)], short, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["magnitude", "mel", "log_mel"])
+@pytest.mark.parametrize("context", [1, 3])
+def test_features_are_unit_vectors_and_silence_is_zero(kind, context):
+    config = FeatureConfig(kind, num_mels=64, context=context)
+    signal = jnp.concatenate([jax.random.normal(jax.random.key(0), (8000,)), jnp.zeros(8192)])
+    frames = spectra.features(spectra.stft(signal, CONFIG), config, CONFIG)
+    norms = jnp.linalg.norm(frames, axis=-1)
+    assert frames.shape[-1] == spectra.num_features(config, CONFIG)
+    np.testing.assert_allclose(norms[:20], 1, atol=1e-5)
+    assert float(norms[-1]) == 0
+    assert bool(jnp.isfinite(frames).all())
+
+
+@pytest.mark.parametrize("kind", ["magnitude", "mel", "log_mel"])
+@pytest.mark.parametrize("level", [1e-15, 1e6])
+def test_features_do_not_depend_on_level(kind, level):
+    config = FeatureConfig(kind)
+    signal = jax.random.normal(jax.random.key(0), (8000,))
+    reference = spectra.features(spectra.stft(signal, CONFIG), config, CONFIG)
+    scaled = spectra.features(spectra.stft(signal * level, CONFIG), config, CONFIG)
+    np.testing.assert_allclose(scaled, reference, atol=1e-5)
+
+
+def test_context_puts_neighbours_side_by_side():
+    frames = jnp.arange(10, dtype=jnp.float32).reshape(5, 2)
+    stacked = spectra.stack_frames(frames, 3)
+    assert stacked[2].tolist() == [2, 3, 4, 5, 6, 7]
+    assert stacked[0].tolist() == [0, 0, 0, 1, 2, 3]
+    assert stacked[4].tolist() == [6, 7, 8, 9, 0, 0]
+
+
+@pytest.mark.parametrize("num_mels", [20, 128, 400])
+def test_mel_filters_leave_no_band_empty_and_peak_in_order(num_mels):
+    filters = spectra.mel_filters(num_mels, CONFIG)
+    assert filters.shape == (513, num_mels)
+    assert (filters.sum(0) > 0).all()
+    assert (np.diff(filters.argmax(0)) >= 0).all()
+
+
+def test_batches_and_jit_agree_with_single_signals():
+    signals = jax.random.normal(jax.random.key(0), (3, 4000))
+    batched = jax.jit(spectra.stft, static_argnums=1)(signals, CONFIG)
+    mapped = jax.vmap(lambda x: spectra.stft(x, CONFIG))(signals)
+    single = jnp.stack([spectra.stft(x, CONFIG) for x in signals])
+    np.testing.assert_allclose(batched, single, atol=1e-4)
+    np.testing.assert_allclose(mapped, single, atol=1e-4)
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="no samples"):
+        spectra.stft(jnp.zeros((2, 0)), CONFIG)
+    with pytest.raises(ValueError, match="7 frames"):
+        spectra.istft(jnp.zeros((7, 513), jnp.complex64), 16000, CONFIG)
+    with pytest.raises(ValueError, match="hop_length"):
+        StftConfig(hop_length=300)
+    with pytest.raises(ValueError, match="context"):
+        FeatureConfig(context=2)
