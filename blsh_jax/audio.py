@@ -47,7 +47,9 @@ def read(
         with soundfile.SoundFile(path) as file:
             expected, rate, kind = file.frames, file.samplerate, file.format
             signal = file.read(dtype="float32", always_2d=True).T
-    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"{path}: not readable as audio ({error.error_string})") from error
+    except TypeError as error:  # soundfile takes .raw for headerless and asks for its rate
         raise AudioError(f"{path}: not readable as audio ({error})") from error
     if header.startswith(b"NIST_1A"):
         expected = max(expected, _sphere_field(header, b"sample_count") or 0)

@@ -1,0 +1,200 @@
+"""Audio files: every failure is named, nothing wraps, lengths and alignment are exact."""
+
+import os
+
+import numpy as np
+import pytest
+import soundfile
+
+from blsh_jax import audio
+
+RATE = 16_000
+
+
+def _tone(seconds=0.5, hertz=440.0, rate=RATE):
+    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(
+        np.float32
+    )
+
+
+def _sphere(path, samples, coding="pcm", declared=None):
+    """A NIST SPHERE file, header written field by field."""
+    declared = len(samples) if declared is None else declared
+    fields = [
+        "NIST_1A",
+        "   1024",
+        f"sample_count -i {declared}",
+        "sample_n_bytes -i 2",
+        "channel_count -i 1",
+        "sample_byte_format -s2 01",
+        f"sample_rate -i {RATE}",
+        f"sample_coding -s{len(coding)} {coding}",
+        "end_head",
+    ]
+    header = ("\n".join(fields) + "\n").encode().ljust(1024)
+    path.write_bytes(header + samples.astype("<i2").tobytes())
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".WAV", ".aiff"])
+def test_what_is_written_is_read_back(tmp_path, suffix):
+    path = tmp_path / "made" / "below" / f"x{suffix}"
+    audio.write(path, _tone(), RATE, "PCM_24")
+    signal, rate = audio.read(path)
+    assert rate == RATE and signal.dtype == np.float32
+    np.testing.assert_allclose(signal, _tone(), atol=2**-22)
+    assert soundfile.info(path).subtype == "PCM_24"
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_channels_are_averaged_or_kept(tmp_path):
+    stereo = np.stack([_tone(), np.zeros_like(_tone())])
+    audio.write(tmp_path / "s.wav", stereo, RATE, "FLOAT")
+    np.testing.assert_allclose(audio.read(tmp_path / "s.wav")[0], stereo[0] / 2, atol=1e-7)
+    np.testing.assert_array_equal(audio.read(tmp_path / "s.wav", mono=False)[0], stereo)
+
+
+def test_sphere_and_riff_are_told_apart_by_header(tmp_path):
+    samples = np.arange(-2000, 2000, dtype=np.int16)
+    _sphere(tmp_path / "a.WAV", samples)
+    soundfile.write(tmp_path / "b.WAV", samples, RATE)
+    for name in ("a.WAV", "b.WAV"):
+        signal, rate = audio.read(tmp_path / name)
+        assert rate == RATE
+        np.testing.assert_array_equal(signal, samples.astype(np.float32) / 32768)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_U8"])
+def test_integer_subtypes_clip_without_wrapping(tmp_path, subtype):
+    audio.write(tmp_path / "x.wav", np.float32([-7.0, -1.0, 0.0, 1.0, 1.5, 100.0]), RATE, subtype)
+    signal, _ = audio.read(tmp_path / "x.wav")
+    np.testing.assert_allclose(signal, [-1, -1, 0, 1, 1, 1], atol=2**-6)
+
+
+def test_float_subtype_keeps_what_is_beyond_one(tmp_path):
+    audio.write(tmp_path / "x.wav", np.float32([-7.0, 3.0]), RATE, "FLOAT")
+    np.testing.assert_array_equal(audio.read(tmp_path / "x.wav")[0], np.float32([-7.0, 3.0]))
+
+
+def test_read_resamples_with_the_right_length(tmp_path):
+    audio.write(tmp_path / "x.wav", _tone(1.0, rate=44_100), 44_100, "FLOAT")
+    signal, rate = audio.read(tmp_path / "x.wav", 16_000)
+    assert rate == 16_000 and signal.shape == (16_000,)
+    np.testing.assert_allclose(signal[500:-500], _tone(1.0)[500:-500], atol=1e-3)
+
+
+@pytest.mark.parametrize(("there", "length"), [(44_100, 4_413), (8_000, 8_001), (48_000, 4_817)])
+def test_resample_there_and_back_is_aligned_to_the_sample(there, length):
+    rng = np.random.default_rng(0)
+    low = audio.resample(rng.standard_normal(150), 2_000, there)  # band-limited to 1 kHz
+    signal = np.pad(low, (100, length))[:length]
+    back = audio.resample(audio.resample(signal, there, RATE), RATE, there, num_samples=length)
+    assert back.shape == (length,)
+    lag = np.argmax(np.correlate(back, signal, "full")) - (length - 1)
+    assert lag == 0
+
+
+def test_resample_works_along_the_last_axis():
+    rows = np.stack([[_tone(), -_tone()], [2 * _tone(), 0 * _tone()]])
+    result = audio.resample(rows, RATE, 22_050)
+    assert result.shape == (2, 2, round(0.5 * 22_050)) and result.dtype == np.float32
+    one = audio.resample(_tone(), RATE, 22_050)
+    np.testing.assert_allclose(result[1, 0], 2 * one, atol=1e-6)
+    np.testing.assert_allclose(result[0, 1], -one, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_samples", [1, 7999, 9000])
+def test_resample_gives_exactly_the_length_asked_for(num_samples):
+    assert audio.resample(_tone(), RATE, 8_000, num_samples).shape == (num_samples,)
+    same = audio.resample(_tone(), RATE, RATE, num_samples)
+    kept = min(num_samples, len(_tone()))
+    np.testing.assert_array_equal(same[:kept], _tone()[:kept])
+    assert same.shape == (num_samples,) and not same[kept:].any()
+
+
+def test_resample_keeps_float64_and_refuses_bad_rates():
+    assert audio.resample(_tone().astype(np.float64), RATE, 8_000).dtype == np.float64
+    with pytest.raises(ValueError, match="to_rate 0"):
+        audio.resample(_tone(), RATE, 0)
+
+
+def _bad_files(tmp_path):
+    whole = tmp_path / "whole.wav"
+    audio.write(whole, _tone(), RATE)
+    (tmp_path / "cut.wav").write_bytes(whole.read_bytes()[:5000])
+    audio.write(tmp_path / "whole.flac", _tone() + 0.01, RATE)
+    flac = (tmp_path / "whole.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(flac[: len(flac) // 2])
+    _sphere(tmp_path / "cut_sphere.wav", np.ones(100), declared=4000)
+    _sphere(tmp_path / "packed.wav", np.ones(100), coding="pcm,embedded-shorten-v2.00")
+    (tmp_path / "empty.wav").write_bytes(b"")
+    soundfile.write(tmp_path / "nothing.wav", np.zeros(0), RATE)
+    soundfile.write(tmp_path / "nan.wav", np.float32([0, np.nan, 0]), RATE, subtype="FLOAT")
+    (tmp_path / "text.wav").write_text("not audio at all")
+    (tmp_path / "folder.wav").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing.wav", "no such file"),
+        ("folder.wav", "is a folder"),
+        ("cut.wav", "cut short"),
+        ("cut.flac", "cut short|not readable"),
+        ("cut_sphere.wav", "cut short"),
+        ("packed.wav", "shorten"),
+        ("empty.wav", "empty"),
+        ("nothing.wav", "no samples"),
+        ("nan.wav", "NaN"),
+        ("text.wav", "not readable as audio"),
+    ],
+)
+def test_unusable_files_are_named(tmp_path, name, message):
+    _bad_files(tmp_path)
+    with pytest.raises(audio.AudioError, match=f"{name}.*({message})"):
+        audio.read(tmp_path / name)
+
+
+def test_riff_of_unknown_size_is_read(tmp_path):
+    audio.write(tmp_path / "x.wav", _tone(), RATE)
+    data = bytearray((tmp_path / "x.wav").read_bytes())
+    data[4:8] = b"\xff\xff\xff\xff"  # as written by programs that write to a pipe
+    (tmp_path / "x.wav").write_bytes(bytes(data))
+    assert audio.read(tmp_path / "x.wav")[0].shape == _tone().shape
+
+
+@pytest.mark.parametrize(
+    ("name", "signal", "subtype", "message"),
+    [
+        ("x.doc", np.zeros(4, np.float32), None, "no audio format"),
+        ("x", np.zeros(4, np.float32), None, "no audio format"),
+        ("x.wav", np.zeros(4, np.int16), None, "int16"),
+        ("x.wav", np.float32([0, np.inf]), None, "infinite"),
+        ("x.wav", np.zeros((2, 2, 2), np.float32), None, "channels, n"),
+        ("x.flac", np.zeros(4, np.float32), "DOUBLE", "not written"),
+        ("x.flac", np.zeros((9, 4), np.float32), None, "not written"),
+    ],
+)
+def test_a_refused_write_leaves_nothing(tmp_path, name, signal, subtype, message):
+    with pytest.raises(audio.AudioError, match=message):
+        audio.write(tmp_path / name, signal, RATE, subtype)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path):
+    path = tmp_path / "x.flac"
+    audio.write(path, _tone(), RATE)
+    before = path.read_bytes()
+    with pytest.raises(audio.AudioError):
+        audio.write(path, np.zeros((9, 4), np.float32), RATE)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["x.flac"]
+
+
+def test_find_audio_is_recursive_sorted_and_passes_over_hidden_names(tmp_path):
+    for name in ("b.WAV", "a/z.Flac", "a/deep/er/c.ogg", ".hidden.wav", ".git/x.wav", "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    found = [path.relative_to(tmp_path).as_posix() for path in audio.find_audio(tmp_path)]
+    assert found == ["a/deep/er/c.ogg", "a/z.Flac", "b.WAV"]
+    with pytest.raises(audio.AudioError, match="no such folder"):
+        audio.find_audio(tmp_path / "missing")
