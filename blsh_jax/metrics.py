@@ -1,0 +1,407 @@
+"""Scores of separated signals: BSS_Eval version 3 (SDR, SIR, SAR) and SI-SDR, in dB.
+
+Letters: U utterances, S sources, n samples, L taps of the distortion filter. Time is the last axis.
+
+BSS_Eval splits an estimate e of source j into orthogonal parts. P_j e is its projection onto the
+L delayed copies of source j, P e its projection onto those of all sources; P e - P_j e is
+interference and e - P e artifacts:
+
+    SDR = |P_j e|^2 / |e - P_j e|^2
+    SIR = |P_j e|^2 / |P e - P_j e|^2
+    SAR = |P e|^2 / |e - P e|^2
+
+Three steps need neither the S L x S L matrix of inner products nor a filtered signal:
+
+1. Only r = e - a s_j is projected, a being the least-squares gain. P_j e = a s_j + P_j r, so a
+   nearly perfect estimate leaves a small r, and no energy is a difference of two large ones.
+2. Correlations at L lags are sums over short blocks, so the transforms are short too.
+3. The inner products of delayed copies form a block Toeplitz matrix. The block Levinson recursion
+   orthogonalises the copies, one delay after the other, in O(S^3 L^2) operations (Cholesky:
+   O(S^3 L^3)), and |P r|^2 is the sum of squares of the inner products with that orthogonal basis.
+   A copy that depends on earlier ones (one source twice) adds nothing and is left out.
+
+Everything runs in float64, in a local ``jax.enable_x64`` context, so the caller's setting stays.
+Speech is nearly band limited: its matrices have condition numbers of 1e7 and more, the reciprocal
+of a float32 rounding, and float32 fails from about 40 dB on. A device without float64 (TPU) leaves
+the work to the CPU. Scores are the edge of an experiment: arguments are read and checked on the
+host, results are NumPy arrays, and nothing here can be traced.
+
+SI-SDR forgives one gain instead of a filter: it is another quantity than SDR, never to be mixed up.
+
+Source: E. Vincent, R. Gribonval, C. Fevotte, "Performance measurement in blind audio source
+separation", IEEE TASLP 14(4), 2006; J. Le Roux, S. Wisdom, H. Erdogan, J. R. Hershey, "SDR -
+half-baked or well done?", ICASSP 2019; P. Whittle, "On the fitting of multivariate
+autoregressions", Biometrika 50, 1963 (the recursion).
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+# Utterances that are scored together: the lanes of the recursion, and a bound on memory.
+_GROUP = 16
+
+# A delayed copy whose part outside the earlier ones has less than this share of its energy counts
+# as dependent: below it there are only roundings of the correlations.
+_DEPENDENT = 1e-13
+
+
+class BssEval(NamedTuple):
+    """Scores of BSS_Eval in dB, each (S,) or (U, S) float64.
+
+    Attributes:
+        sdr: source to distortion ratio.
+        sir: source to interference ratio; infinite if there is one source only.
+        sar: source to artifacts ratio.
+    """
+
+    sdr: np.ndarray
+    sir: np.ndarray
+    sar: np.ndarray
+
+
+def bss_eval(
+    reference: ArrayLike,
+    estimate: ArrayLike,
+    lengths: ArrayLike | None = None,
+    filter_length: int = 512,
+) -> BssEval:
+    """Score estimates of sources, estimate j against source j (no search for a permutation).
+
+    Args:
+        reference: (S, n) or (U, S, n) floating point, the true sources.
+        estimate: same shape.
+        lengths: (U,) integers, valid samples of each utterance; what follows them is ignored. Only
+            with (U, S, n).
+        filter_length: L, taps of the distortion that an estimate is forgiven.
+
+    Returns:
+        SDR, SIR and SAR in dB, each (S,) or (U, S). Beyond about 120 dB only roundings remain, and
+        a ratio to nothing is infinite.
+
+    Raises:
+        ValueError: wrong shape, type or length, or a signal that is silent or not finite.
+
+    Source: Vincent et al. 2006, section III.B; 512 taps, version 3.
+    """
+    if filter_length < 1:
+        raise ValueError(f"filter_length is {filter_length}: give 1 tap or more")
+    if np.ndim(reference) not in (2, 3):
+        raise ValueError(
+            f"reference has shape {np.shape(reference)}: give (sources, samples) or "
+            "(utterances, sources, samples)"
+        )
+    batched = np.ndim(reference) == 3
+    reference, estimate = _checked(reference, estimate, lengths, batched)
+    num_utterances, num_sources = reference.shape[:2]
+    scores = np.empty((3, num_utterances, num_sources))
+    with jax.enable_x64(True), jax.default_device(_device()):
+        for start in range(0, num_utterances, _GROUP):
+            group = slice(start, start + _GROUP)
+            padded = [_pad(signals[group], filter_length) for signals in (reference, estimate)]
+            values = np.asarray(_bss_eval(*padded, filter_length))
+            scores[:, group] = values[:, : num_utterances - start]
+    return BssEval(*(scores if batched else scores[:, 0]))
+
+
+def si_sdr(
+    reference: ArrayLike, estimate: ArrayLike, lengths: ArrayLike | None = None
+) -> np.ndarray:
+    """Scale-invariant SDR, |a s|^2 / |a s - e|^2 with the least-squares gain a = <e, s> / |s|^2.
+
+    Not the SDR of BSS_Eval, which forgives a filter. Means are not subtracted.
+
+    Args:
+        reference: (n,) or (U, n) floating point, the true signal s.
+        estimate: same shape, e.
+        lengths: (U,) integers, valid samples of each utterance. Only with (U, n).
+
+    Returns:
+        dB, () or (U,) float64.
+
+    Raises:
+        ValueError: wrong shape, type or length, or a signal that is silent or not finite.
+
+    Source: Le Roux et al. 2019, eq. 3.
+    """
+    if np.ndim(reference) not in (1, 2):
+        raise ValueError(
+            f"reference has shape {np.shape(reference)}: give (samples,) or (utterances, samples)"
+        )
+    batched = np.ndim(reference) == 2
+    reference, estimate = (np.expand_dims(x, -2) for x in (reference, estimate))
+    reference, estimate = _checked(reference, estimate, lengths, batched)
+    scores = np.empty(len(reference))
+    with jax.enable_x64(True), jax.default_device(_device()):
+        for start in range(0, len(reference), _GROUP):
+            group = slice(start, start + _GROUP)
+            padded = [_pad(signals[group], 1)[:, 0] for signals in (reference, estimate)]
+            scores[group] = np.asarray(_si_sdr(*padded))[: len(reference) - start]
+    return scores if batched else scores[0]
+
+
+def length_weighted_mean(values: ArrayLike, lengths: ArrayLike) -> np.ndarray:
+    """Mean over utterances, each weighted by its length, as the published averages are.
+
+    Args:
+        values: (U,) or (U, S), scores in dB.
+        lengths: (U,) positive, samples or seconds.
+
+    Returns:
+        () or (S,) float64.
+
+    Raises:
+        ValueError: ``lengths`` does not fit ``values`` or is not positive.
+
+    Source: [ICASSP20] section 4.
+    """
+    values, lengths = np.asarray(values, np.float64), np.asarray(lengths, np.float64)
+    if lengths.ndim != 1 or values.ndim not in (1, 2) or len(values) != len(lengths):
+        raise ValueError(
+            f"lengths has shape {lengths.shape}: give one length for each of the utterances of "
+            f"values, shape {values.shape}"
+        )
+    if not len(lengths) or not np.all(lengths > 0):
+        raise ValueError("lengths must be positive, one or more")
+    return np.average(values, axis=0, weights=lengths)
+
+
+def _device() -> jax.Device:
+    """The default device, or the CPU where that has no float64."""
+    device = jax.config.jax_default_device or jax.devices()[0]
+    platform = device if isinstance(device, str) else device.platform
+    known = platform in ("cpu", "gpu", "cuda", "rocm")
+    return device if known and not isinstance(device, str) else jax.devices("cpu")[0]
+
+
+def _checked(reference, estimate, lengths, batched: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Both signals as (U, S, n) with zeros after each utterance's end, or a ValueError."""
+    signals = {"reference": np.asarray(reference), "estimate": np.asarray(estimate)}
+    for name, signal in signals.items():
+        if not jnp.issubdtype(signal.dtype, jnp.floating):
+            raise ValueError(f"{name} has type {signal.dtype}: give floating point samples")
+    if signals["reference"].shape != signals["estimate"].shape:
+        raise ValueError(
+            f"estimate has shape {signals['estimate'].shape}: it must have the shape of reference, "
+            f"{signals['reference'].shape}"
+        )
+    if 0 in signals["reference"].shape:
+        raise ValueError(f"reference is empty, shape {signals['reference'].shape}")
+    if not batched:
+        if lengths is not None:
+            raise ValueError("lengths is only for a batch of utterances: cut the signals instead")
+        signals = {name: signal[None] for name, signal in signals.items()}
+    valid = _valid(lengths, *signals["reference"].shape[::2])
+    for name, signal in signals.items():
+        signals[name] = np.where(valid[:, None], signal.astype(np.float64), 0.0)
+        _check_content(name, signals[name])
+    return signals["reference"], signals["estimate"]
+
+
+def _valid(lengths, num_utterances: int, num_samples: int) -> np.ndarray:
+    """(U, n) bool, which samples lie before the end of their utterance."""
+    if lengths is None:
+        return np.ones((num_utterances, num_samples), bool)
+    lengths = np.asarray(lengths)
+    if lengths.shape != (num_utterances,) or not np.issubdtype(lengths.dtype, np.integer):
+        raise ValueError(
+            f"lengths has shape {lengths.shape} and type {lengths.dtype}: give one integer for "
+            f"each of the {num_utterances} utterances"
+        )
+    for index in np.flatnonzero((lengths < 1) | (lengths > num_samples)):
+        raise ValueError(
+            f"lengths of utterance {index} is {lengths[index]}: give 1 to {num_samples} samples"
+        )
+    return np.arange(num_samples)[None] < lengths[:, None]
+
+
+def _check_content(name: str, signal: np.ndarray) -> None:
+    """Raise ValueError at the first source that is silent or not finite."""
+    problems = {
+        "has samples that are not finite: clean it first": ~np.isfinite(signal).all(-1),
+        "is silent: BSS_Eval and SI-SDR have no value for it, leave it out": ~signal.any(-1),
+    }
+    for problem, where in problems.items():
+        for utterance, source in np.argwhere(where):
+            raise ValueError(f"{name}, utterance {utterance}, source {source}, {problem}")
+
+
+def _pad(signals: np.ndarray, filter_length: int) -> np.ndarray:
+    """Fill a group up to a shape that few others have, so that ragged data compiles a few times.
+
+    Args:
+        signals: (U, S, n).
+        filter_length: L, which sets the block that n becomes a multiple of.
+
+    Returns:
+        (U', S, n'): U' is 1 or _GROUP; the number of blocks has at most two significant bits. The
+        first utterance fills the places that are not used.
+    """
+    hop = _block_sizes(filter_length)[1]
+    blocks = -(-signals.shape[-1] // hop)
+    step = 1 << max(0, blocks.bit_length() - 2)
+    missing = -(-blocks // step) * step * hop - signals.shape[-1]
+    padded = np.pad(signals, ((0, 0), (0, 0), (0, missing)))
+    count = 1 if len(signals) == 1 else _GROUP
+    return np.concatenate([padded, np.repeat(padded[:1], count - len(padded), axis=0)])
+
+
+def _block_sizes(filter_length: int) -> tuple[int, int]:
+    """Transform length and hop: a block of ``hop`` samples and filter_length - 1 on either side."""
+    num_fft = max(1024, 1 << (16 * filter_length - 1).bit_length())
+    return num_fft, num_fft - 2 * (filter_length - 1)
+
+
+@partial(jax.jit, static_argnames="filter_length")
+def _bss_eval(reference: Array, estimate: Array, filter_length: int) -> Array:
+    """SDR, SIR and SAR, stacked (3, U, S), of float64 signals (U, S, n)."""
+    reference = reference / _norm(reference)
+    estimate = estimate / _norm(estimate)
+    gain = jnp.sum(reference * estimate, axis=-1)
+    rest = estimate - gain[..., None] * reference
+    lags = jax.lax.map(lambda pair: _correlations(*pair, filter_length), (reference, rest))
+    auto, cross = (jnp.moveaxis(x, 0, -1) for x in lags)
+    by_all = _projected_energy(auto, cross).T
+    by_own = _projected_energy(_own(auto), _own(cross)).reshape(gain.shape[::-1]).T
+    # The gain is a least-squares one only up to rounding: keep the inner product that remains.
+    start = gain**2 + 2 * gain * jnp.diagonal(cross[0])
+    energy = jnp.sum(rest**2, axis=-1)
+    interference = by_all - by_own if gain.shape[1] > 1 else jnp.zeros_like(gain)
+    return jnp.stack(
+        [
+            _decibels(start + by_own, energy - by_own),
+            _decibels(start + by_own, interference),
+            _decibels(start + by_all, energy - by_all),
+        ]
+    )
+
+
+@jax.jit
+def _si_sdr(reference: Array, estimate: Array) -> Array:
+    """SI-SDR, (U,), of float64 signals (U, n)."""
+    reference = reference / _norm(reference)
+    estimate = estimate / _norm(estimate)
+    gain = jnp.sum(reference * estimate, axis=-1)
+    rest = estimate - gain[:, None] * reference
+    return _decibels(gain**2, jnp.sum(rest**2, axis=-1))
+
+
+def _norm(signals: Array) -> Array:
+    """Euclidean norm along time, which stays as an axis; safe for very small samples."""
+    peak = jnp.max(jnp.abs(signals), axis=-1, keepdims=True)
+    return peak * jnp.sqrt(jnp.sum((signals / peak) ** 2, axis=-1, keepdims=True))
+
+
+def _decibels(numerator: Array, denominator: Array) -> Array:
+    """Ratio of energies in dB; infinite where roundings left nothing of the denominator."""
+    return 10 * (jnp.log10(numerator) - jnp.log10(jnp.maximum(denominator, 0)))
+
+
+def _own(lags: Array) -> Array:
+    """The diagonal of (L, S, S, U) as S U systems of one source: (L, 1, 1, S U)."""
+    diagonal = jnp.moveaxis(jnp.diagonal(lags, axis1=1, axis2=2), -1, 1)
+    return diagonal.reshape(lags.shape[0], 1, 1, -1)
+
+
+def _correlations(reference: Array, rest: Array, filter_length: int) -> tuple[Array, Array]:
+    """Correlations of one utterance at lags 0 to L - 1.
+
+    Args:
+        reference: (S, n).
+        rest: (S, n), what is to be projected.
+        filter_length: L.
+
+    Returns:
+        auto: (L, S, S), auto[l, i, j] = sum_t s_i[t + l] s_j[t].
+        cross: (L, S, S), cross[l, i, k] = sum_t s_i[t - l] r_k[t].
+    """
+    num_fft, hop = _block_sizes(filter_length)
+    edge, num_sources = filter_length - 1, len(reference)
+    blocks = jnp.concatenate([reference, rest]).reshape(2 * num_sources, -1, hop)
+    blocks = jnp.pad(blocks, ((0, 0), (0, 0), (edge, edge)))
+    around = blocks[:num_sources]
+    if edge:
+        tails = jnp.roll(around[..., -2 * edge : -edge], 1, axis=1).at[:, 0].set(0)
+        heads = jnp.roll(around[..., edge : 2 * edge], -1, axis=1).at[:, -1].set(0)
+        around = around.at[..., :edge].set(tails).at[..., -edge:].set(heads)
+    spectra, context = jnp.fft.rfft(blocks), jnp.fft.rfft(around)
+    product = jnp.sum(context[:, None] * jnp.conj(spectra)[None], axis=2)
+    auto = jnp.fft.irfft(product[:, :num_sources], num_fft)
+    cross = jnp.fft.irfft(jnp.conj(product[:, num_sources:]), num_fft)
+    return tuple(jnp.moveaxis(lags[..., :filter_length], -1, 0) for lags in (auto, cross))
+
+
+def _projected_energy(auto: Array, cross: Array) -> Array:
+    """Energy of projections onto L delayed copies of S signals, by block Levinson recursion.
+
+    At delay m, ``backward`` is what is left of the S copies of that delay after all shorter delays
+    have predicted them, ``forward`` likewise for the copies of delay 0 and the delays 1 to m.
+
+    Args:
+        auto: (L, S, S, U), auto[l, i, j] the correlation of s_i and s_j at lag l.
+        cross: (L, S, K, U), inner products of the delayed sources and K signals.
+
+    Returns:
+        (K, U) energies.
+
+    Source: Whittle 1963.
+    """
+    length, num_sources = auto.shape[:2]
+    identity = jnp.eye(num_sources, dtype=auto.dtype)[:, :, None]
+    identity = jnp.broadcast_to(identity, auto.shape[1:])
+    first = jnp.zeros_like(auto).at[0].set(identity)
+    # reverse[L - 1 - l] = auto[l]^T, so that a window of it meets delays in rising order.
+    reverse = jnp.pad(jnp.swapaxes(auto[::-1], 1, 2), ((0, length), (0, 0), (0, 0), (0, 0)))
+
+    def step(state, delay):
+        forward, backward, forward_energy, backward_energy, energy = state
+        window = jax.lax.dynamic_slice_in_dim(reverse, length - 1 - delay, length)
+        shifted = jnp.concatenate([jnp.zeros_like(backward[:1]), backward[:-1]])
+        excess = jnp.sum(_product(window, forward), axis=0, keepdims=True)
+        transposed = jnp.swapaxes(excess, 1, 2)
+        to_forward = _product(_inverse(backward_energy), excess)
+        to_backward = _product(_inverse(forward_energy), transposed)
+        new_forward = forward - _product(shifted, to_forward)
+        new_backward = shifted - _product(forward, to_backward)
+        forward_energy = forward_energy - _product(transposed, to_forward)
+        backward_energy = backward_energy - _product(excess, to_backward)
+        inner = jnp.sum(_product(jnp.swapaxes(new_backward, 1, 2), cross), axis=0, keepdims=True)
+        energy = energy + _squares(backward_energy, inner)
+        return (new_forward, new_backward, forward_energy, backward_energy, energy), None
+
+    state = (first, first, auto[:1], auto[:1], _squares(auto[:1], cross[:1]))
+    return jax.lax.scan(step, state, jnp.arange(1, length))[0][-1]
+
+
+def _product(left: Array, right: Array) -> Array:
+    """Matrix products (L, A, B, U) by (L, B, C, U) for every first and last index."""
+    terms = [left[:, :, i, None] * right[:, None, i] for i in range(left.shape[2])]
+    return sum(terms[1:], start=terms[0])
+
+
+def _inverse(matrix: Array) -> Array:
+    """Inverse of positive matrices (1, S, S, U); dependent rows and columns become zero."""
+    for i in range(matrix.shape[1]):
+        pivot = matrix[:, i, i]
+        kept = pivot > _DEPENDENT
+        scale = jnp.where(kept, 1 / jnp.where(kept, pivot, 1), 0)[:, None]
+        row, column = matrix[:, i], matrix[:, :, i]
+        swept = matrix - (column * scale)[:, :, None] * row[:, None]
+        swept = swept.at[:, i].set(row * scale).at[:, :, i].set(column * scale)
+        matrix = swept.at[:, i, i].set(-scale[:, 0])
+    return -matrix
+
+
+def _squares(energy: Array, inner: Array) -> Array:
+    """Energy (K, U) of projections onto S signals.
+
+    Args:
+        energy: (1, S, S, U), their inner products.
+        inner: (1, S, K, U), theirs with the K signals.
+    """
+    return jnp.sum(inner * _product(_inverse(energy), inner), axis=(0, 1))
