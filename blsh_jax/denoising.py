@@ -1,10 +1,13 @@
 """Denoising arrays of any rate, channel count and length with a model."""
 
+import math
+import os
 from functools import cache
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import soundfile
 from jax import Array
 
 from blsh_jax import audio, separation
@@ -47,12 +50,33 @@ def denoise(
     if not np.isfinite(signals).all():
         raise ValueError("noisy has NaN or infinite samples: replace them before denoising")
     rate = model.config.stft.sample_rate
-    at_rate = audio.resample(signals, sample_rate, rate)
+    at_rate = audio.resample(
+        signals, sample_rate, rate, num_samples=math.ceil(signals.shape[-1] * rate / sample_rate)
+    )
     speech = audio.resample(
         denoise_chunks(at_rate, model), rate, sample_rate, num_samples=signals.shape[-1]
     )
     like = jnp.asarray if isinstance(noisy, Array) else np.asarray
     return like(speech.reshape(noisy.shape), dtype=noisy.dtype)
+
+
+def denoise_file(
+    source: str | os.PathLike, target: str | os.PathLike, model: Model | None = None
+) -> None:
+    """Denoise an audio file; the same rate, channels, length and sample format come out.
+
+    Args:
+        source: the file to read.
+        target: the file to write, whole or not at all; missing folders are made.
+        model: what to denoise with; the shipped model if not given.
+
+    Raises:
+        AudioError: ``source`` cannot be read as audio, or ``target`` cannot be written.
+    """
+    noisy, rate = audio.read(source, mono=False)
+    subtype = soundfile.info(source).subtype
+    speech = denoise(noisy, rate, model)
+    audio.write(target, speech, rate, subtype)
 
 
 def denoise_chunks(signals: np.ndarray, model: Model) -> np.ndarray:

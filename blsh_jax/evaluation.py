@@ -105,9 +105,9 @@ def evaluate(
     lengths, compiled = [], set()
     bar = tqdm(total=len(mixtures), desc="scoring", unit="mix", disable=not progress)
     for batch in corpora.batches(mixtures, _BATCH_SIZE):
-        count = len(batch.indices)
+        count = np.count_nonzero(batch.lengths)
         speech, noise = jnp.asarray(batch.speech), jnp.asarray(batch.noise)
-        lengths.append(np.asarray(batch.lengths)[:count])
+        lengths.append(batch.lengths[:count])
         for i, system in enumerate(systems):
             if (i, speech.shape) not in compiled:
                 jax.block_until_ready(system.estimate(speech, noise))

@@ -113,7 +113,8 @@ def load(path: str | os.PathLike) -> Model:
         ModelError: the file is damaged, is no model, or is of a newer format.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, because np.load leaves a damaged file open.
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise FileNotFoundError(f"no model at {path}: check the path") from None

@@ -1,8 +1,10 @@
 """Spectra: short-time Fourier transform, its inverse, and the features of frames.
 
-Letters: n samples, T = 1 + ceil(n / hop) frames, F = window / 2 + 1 bins, D features. Time is the
-last axis of signals and the axis before the bins of spectra. Frame t is centred on sample t * hop,
-so spectra, masks and output signals are aligned to the sample.
+Letters: n samples, T frames, F = window / 2 + 1 bins, D features. Time is the last axis of signals
+and the axis before the bins of spectra. Frame t holds the window's samples that end with sample
+(t + 1) * hop - 1, and there is a frame for every window that touches the signal. So every sample
+lies in window / hop frames, and zeros before or after a signal add frames of silence but change
+none: utterances padded to a batch, cut into chunks or fed hop by hop come out the same.
 """
 
 import functools
@@ -22,7 +24,7 @@ _LOG_MEL_RANGE_DB = 60.0
 
 def num_frames(num_samples: int, config: StftConfig) -> int:
     """T, the frames of a signal of ``num_samples`` samples."""
-    return 1 + math.ceil(num_samples / config.hop_length)
+    return math.ceil(num_samples / config.hop_length) + _lead_frames(config)
 
 
 def frame_mask(lengths: Array, num_samples: int, config: StftConfig) -> Array:
@@ -37,7 +39,8 @@ def frame_mask(lengths: Array, num_samples: int, config: StftConfig) -> Array:
         (U, T) bool. An utterance of length 0 (a row that only fills the batch) has no frames.
     """
     frames = jnp.arange(num_frames(num_samples, config), dtype=lengths.dtype)
-    valid = 1 + (lengths + config.hop_length - 1) // config.hop_length
+    hops = (lengths + config.hop_length - 1) // config.hop_length
+    valid = hops + _lead_frames(config)
     valid = jnp.where(lengths > 0, valid, jnp.zeros_like(valid))
     return frames[None, :] < valid[:, None]
 
@@ -63,7 +66,7 @@ def stft(signals: Array, config: StftConfig) -> Array:
     hop, window_length = config.hop_length, config.window_length
     frames = num_frames(num_samples, config)
     total = (frames - 1) * hop + window_length
-    before = window_length // 2
+    before = window_length - hop
     padding = [(0, 0)] * (signals.ndim - 1) + [(before, total - before - num_samples)]
     padded = jnp.pad(signals, padding)
     # The hop divides the window, so frames are hops side by side: slices instead of a gather.
@@ -98,9 +101,10 @@ def istft(spectra: Array, num_samples: int, config: StftConfig) -> Array:
     framed = jnp.fft.irfft(spectra, n=window_length)
     window = jnp.asarray(_hann(window_length), framed.dtype)
     overlapped = _overlap_add(framed * jnp.broadcast_to(window, framed.shape), hop)
-    norm = _overlap_add(jnp.broadcast_to(window * window, (frames, window_length)), hop)
-    kept = slice(window_length // 2, window_length // 2 + num_samples)
-    return overlapped[..., kept] / jnp.broadcast_to(norm[kept], overlapped[..., kept].shape)
+    before = window_length - hop
+    kept = overlapped[..., before : before + num_samples]
+    norm = jnp.sum(jnp.square(window).reshape(-1, hop), axis=0)[jnp.arange(num_samples) % hop]
+    return kept / jnp.broadcast_to(norm, kept.shape)
 
 
 def unit_norm(frames: Array) -> Array:
@@ -194,6 +198,11 @@ def _log_mel(mel: Array) -> Array:
     relative = mel / jnp.where(peak > 0, peak, jnp.ones_like(peak))
     floor = 10 ** (-_LOG_MEL_RANGE_DB / 20)
     return 20 * jnp.log10(jnp.maximum(relative, floor)) + _LOG_MEL_RANGE_DB
+
+
+def _lead_frames(config: StftConfig) -> int:
+    """Frames that begin before the first sample."""
+    return config.window_length // config.hop_length - 1
 
 
 def _overlap_add(framed: Array, hop: int) -> Array:

@@ -101,7 +101,7 @@ def sample_frames(
         frames.append(np.asarray(batch_frames)[chosen])
         packed.append(np.asarray(batch_masks)[chosen])
         num_seen += len(candidates)
-        bar.update(len(batch.indices))
+        bar.update(np.count_nonzero(batch.lengths))
     bar.close()
     order = rng.permutation(sum(len(part) for part in frames))
     if not len(order):

@@ -19,7 +19,7 @@ def test_inverse_restores_signals_of_any_length(num_samples):
 def test_stft_matches_a_slow_transform():
     signal = np.random.default_rng(0).standard_normal(3000)
     window = np.hanning(1025)[:1024]
-    padded = np.pad(signal, (512, 2048))
+    padded = np.pad(signal, (768, 1024))
     expected = [
         np.fft.rfft(window * padded[t * 256 : t * 256 + 1024])
         for t in range(spectra.num_frames(3000, CONFIG))
@@ -28,10 +28,11 @@ def test_stft_matches_a_slow_transform():
     np.testing.assert_allclose(actual, np.array(expected), atol=2e-4)
 
 
-def test_a_frame_is_centred_on_its_sample():
+def test_a_frame_ends_with_its_hop():
     click = jnp.zeros(8000).at[10 * 256].set(1.0)
     energy = jnp.sum(jnp.abs(spectra.stft(click, CONFIG)) ** 2, axis=-1)
-    assert int(jnp.argmax(energy)) == 10
+    # The click is the centre of the window that ends two hops after it.
+    assert int(jnp.argmax(energy)) == 11
 
 
 def test_frame_mask_counts_each_utterance_as_if_it_were_alone():
@@ -42,11 +43,21 @@ def test_frame_mask_counts_each_utterance_as_if_it_were_alone():
     assert mask.sum(1).tolist() == alone
 
 
-def test_padding_changes_only_the_last_frames():
+def test_zeros_around_a_signal_change_no_frame():
     signal = jax.random.normal(jax.random.key(0), (5000,))
-    short = spectra.stft(signal, CONFIG)
-    long = spectra.stft(jnp.pad(signal, (0, 3000)), CONFIG)
-    np.testing.assert_allclose(long[: len(short)], short, atol=1e-4)
+    alone = spectra.stft(signal, CONFIG)
+    padded = spectra.stft(jnp.pad(signal, (512, 3000)), CONFIG)
+    np.testing.assert_allclose(padded[2 : 2 + len(alone)], alone, atol=1e-4)
+    assert not padded[:2].any()
+    assert not padded[2 + len(alone) :].any()
+
+
+@pytest.mark.parametrize(("window", "hop"), [(512, 256), (1024, 128), (256, 64)])
+def test_other_sizes_restore_signals_too(window, hop):
+    config = StftConfig(window_length=window, hop_length=hop)
+    signal = jax.random.normal(jax.random.key(0), (3001,))
+    restored = spectra.istft(spectra.stft(signal, config), 3001, config)
+    np.testing.assert_allclose(restored, signal, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["magnitude", "mel", "log_mel"])
