@@ -61,6 +61,20 @@ class FeatureConfig:
             raise ValueError(f"context is {self.context}: give an odd number of frames, 1 or more")
 
 
+_POSITIVE_IN_FIT = (
+    "num_bits",
+    "block_size",
+    "sigma2",
+    "learning_rate",
+    "max_epochs",
+    "blocks_per_step",
+    "fast_candidates",
+    "fast_steps",
+    "fast_learning_rate",
+    "ridge",
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class FitConfig:
     """Learning the projections ([ICASSP20] Algorithm 2; [TASLP22] for the kernel and the metrics).
@@ -78,6 +92,13 @@ class FitConfig:
         adam_b2: Adam's second decay rate of the published mode.
         min_epochs: passes over the blocks before the published mode may stop.
         max_epochs: passes over the blocks at most, published mode.
+        blocks_per_step: blocks whose gradients make one optimiser step (the authors take 1); a
+            mesh of several devices needs a multiple of their number.
+        fast_candidates: R, hyperplanes that the fast mode fits side by side; the best is kept.
+        fast_steps: optimiser steps per bit, fast mode.
+        fast_learning_rate: first Adam step size of the fast mode, as a length in whitened
+            coordinates, where candidates have length 1.
+        ridge: part of the mean variance added to all variances in whitening, fast mode.
     """
 
     num_bits: int = 150
@@ -91,12 +112,17 @@ class FitConfig:
     adam_b2: float = 0.98
     min_epochs: int = 20
     max_epochs: int = 200
+    blocks_per_step: int = 1
+    fast_candidates: int = 32
+    fast_steps: int = 300
+    fast_learning_rate: float = 0.1
+    ridge: float = 0.01
 
     def __post_init__(self):
         _one_of("target", self.target, ("rbf", "cosine"))
         _one_of("metric", self.metric, ("squared_error", "cross_entropy"))
         _one_of("mode", self.mode, ("fast", "published"))
-        for name in ("num_bits", "block_size", "sigma2", "learning_rate", "max_epochs"):
+        for name in _POSITIVE_IN_FIT:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
 

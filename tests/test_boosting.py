@@ -1,0 +1,125 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from blsh_jax import boosting, codes, learner
+from blsh_jax.config import FitConfig
+
+PUBLISHED = FitConfig(
+    num_bits=4, block_size=40, mode="published", learning_rate=1e-2, min_epochs=12, max_epochs=30
+)
+FAST = FitConfig(num_bits=5, block_size=50, fast_candidates=8, fast_steps=60)
+
+
+def make_frames(num_frames=210, num_features=9, seed=0):
+    """Unit non-negative vectors around a few directions, as magnitude spectra are."""
+    rng = np.random.default_rng(seed)
+    centers = np.abs(rng.normal(size=(6, num_features))) ** 2
+    frames = centers[rng.integers(0, 6, num_frames)]
+    frames = np.abs(frames + 0.4 * rng.normal(size=frames.shape))
+    return (frames / np.linalg.norm(frames, axis=1, keepdims=True)).astype(np.float32)
+
+
+class Oracle:
+    """Algorithm 2 in NumPy, pair by pair matrices, nothing shared with the library."""
+
+    def __init__(self, blocks, target_blocks, config):
+        self.x, self.config = blocks, config
+        unit = target_blocks / np.linalg.norm(target_blocks, axis=2, keepdims=True)
+        cosine = np.einsum("gid,gjd->gij", unit, unit)
+        self.s = cosine if config.target == "cosine" else np.exp((cosine - 1) / config.sigma2)
+        size = blocks.shape[1]
+        self.v = np.full_like(self.s, 1 / size**2)
+
+    def error(self, code, g, metric):
+        agree = (np.outer(code, code) + 1) / 2
+        if metric == "squared_error":
+            return (agree - self.s[g]) ** 2
+        s = np.clip(self.s[g], 1e-6, 1 - 1e-6)
+        return -agree * np.log(s) - (1 - agree) * np.log(1 - s)
+
+    def error_slope(self, code, g):
+        """dD/dz at z = h_i h_j of the metric, constant for cross-entropy."""
+        s = self.s[g]
+        if self.config.metric == "cross_entropy":
+            s = np.clip(s, 1e-6, 1 - 1e-6)
+            return -(np.log(s) - np.log(1 - s)) / 2
+        # The squared error is affine on {-1, +1}: the slope of the line through its two ends.
+        return ((1 - s) ** 2 - s**2) / 2
+
+    @staticmethod
+    def code(p, b, x):
+        return np.where(x @ p + b >= 0, 1.0, -1.0)
+
+    def mean_error(self, p, b, metric):
+        sums = [
+            np.sum(self.v[g] * self.error(self.code(p, b, x), g, metric))
+            for g, x in enumerate(self.x)
+        ]
+        return np.mean(sums)
+
+    def learn(self, p, b):
+        """Adam with bias correction, one step per block; then eq. 6 and eq. 4."""
+        config, losses = self.config, []
+        theta, m, v, t = np.append(p, b), 0.0, 0.0, 0
+        for epoch in range(config.max_epochs):
+            running = []
+            for g, x in enumerate(self.x):
+                u = x @ theta[:-1] + theta[-1]
+                h = np.where(u >= 0, 1.0, -1.0)
+                running.append(np.sum(self.v[g] * self.error(h, g, config.metric)))
+                dz = self.v[g] * self.error_slope(h, g)
+                dh = (dz * h[None, :]).sum(1) + (dz * h[:, None]).sum(0)
+                du = dh * (1 - np.tanh(u) ** 2)
+                gradient = np.append(x.T @ du, du.sum())
+                t += 1
+                m = config.adam_b1 * m + (1 - config.adam_b1) * gradient
+                v = config.adam_b2 * v + (1 - config.adam_b2) * gradient**2
+                mean = m / (1 - config.adam_b1**t)
+                scale = np.sqrt(v / (1 - config.adam_b2**t)) + 1e-8
+                theta = theta - config.learning_rate * mean / scale
+            losses.append(np.mean(running))
+            if epoch + 1 >= config.min_epochs and epoch + 1 > 10:
+                gain = np.mean(losses[-11:-1]) - np.mean(losses[-10:])
+                if gain < 1 / config.block_size**2:
+                    break
+        p, b = theta[:-1], theta[-1]
+        epsilon = self.mean_error(p, b, "squared_error")
+        beta = 0.5 * np.log((1 - epsilon) / epsilon)
+        objective = self.mean_error(p, b, config.metric)
+        for g, x in enumerate(self.x):
+            self.v[g] *= np.exp(beta * self.error(self.code(p, b, x), g, "squared_error"))
+            self.v[g] /= self.v[g].sum()
+        return p, b, beta, epsilon, objective, len(losses)
+
+
+@pytest.mark.parametrize(
+    ("metric", "target"),
+    [("squared_error", "rbf"), ("cross_entropy", "rbf"), ("squared_error", "cosine")],
+)
+def test_published_mode_equals_the_oracle(metric, target):
+    config = dataclasses.replace(PUBLISHED, metric=metric, target=target)
+    with jax.enable_x64():
+        frames = make_frames(215).astype(np.float64)
+        order_key, bits_key = jax.random.split(jax.random.key(3))
+        hasher, info = boosting.fit(frames, config, jax.random.key(3))
+        order = np.asarray(jax.random.permutation(order_key, 215))[:200]
+        blocks = frames[order].reshape(5, 40, -1)
+        oracle = Oracle(blocks, blocks, config)
+        for bit in range(config.num_bits):
+            start = jax.random.normal(jax.random.fold_in(bits_key, bit), (1, 10), jnp.float64)
+            theta = np.asarray(start)[0] * np.sqrt(2 / 11)
+            p, b, beta, epsilon, objective, epochs = oracle.learn(theta[:-1], theta[-1])
+            np.testing.assert_allclose(hasher.projections[bit], p, atol=1e-9)
+            np.testing.assert_allclose(hasher.biases[bit], b, atol=1e-9)
+            np.testing.assert_allclose(hasher.betas[bit], beta, atol=1e-9)
+            np.testing.assert_allclose(info.epsilon[bit], epsilon, atol=1e-9)
+            np.testing.assert_allclose(info.objective[bit], objective, atol=1e-9)
+            assert info.steps[bit] == epochs * 5
+            ours = codes.sign(codes.project(frames, hasher.projections, hasher.biases))[:, bit]
+            assert np.array_equal(ours, Oracle.code(p, b, frames))
+    assert info.num_left_over == 15
+    assert info.num_frames == 200
