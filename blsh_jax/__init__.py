@@ -1,5 +1,59 @@
-"""Boosted Locality Sensitive Hashing in JAX."""
+"""Boosted Locality Sensitive Hashing in JAX: speech denoising by a projection, a sign, a popcount.
+
+    import blsh_jax as blsh
+    clean = blsh.denoise(noisy, sample_rate)
+
+Papers, cited throughout by these keys:
+
+[ICASSP20] S. Kim, H. Yang, M. Kim, "Boosted Locality Sensitive Hashing: Discriminative Binary Codes
+for Source Separation", ICASSP 2020, arXiv 2002.06239.
+
+[TASLP22] S. Kim, M. Kim, "Boosted Locality Sensitive Hashing: Discriminative, Efficient, and
+Scalable Binary Codes for Source Separation", IEEE/ACM Transactions on Audio, Speech, and Language
+Processing 30, 2022.
+"""
 
 from blsh_jax._version import __version__
+from blsh_jax.boosting import FitInfo, fit
+from blsh_jax.codes import Hasher, encode, random_hasher
+from blsh_jax.config import FeatureConfig, FitConfig, StftConfig, TrainConfig
+from blsh_jax.denoising import denoise
+from blsh_jax.metrics import BssEval, bss_eval, si_sdr
+from blsh_jax.model import Model, load, load_shipped, save
+from blsh_jax.search import Neighbors, cosine_top_k, hamming_top_k
+from blsh_jax.separation import (
+    Dictionary,
+    SpectralDictionary,
+    build_dictionary,
+    estimate_mask,
+    separate,
+)
 
-__all__ = ["__version__"]
+__all__ = [
+    "BssEval",
+    "Dictionary",
+    "FeatureConfig",
+    "FitConfig",
+    "FitInfo",
+    "Hasher",
+    "Model",
+    "Neighbors",
+    "SpectralDictionary",
+    "StftConfig",
+    "TrainConfig",
+    "__version__",
+    "bss_eval",
+    "build_dictionary",
+    "cosine_top_k",
+    "denoise",
+    "encode",
+    "estimate_mask",
+    "fit",
+    "hamming_top_k",
+    "load",
+    "load_shipped",
+    "random_hasher",
+    "save",
+    "separate",
+    "si_sdr",
+]

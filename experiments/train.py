@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     )
     model.save(trained if values.keep_frames else trained.without_frames(), values.output)
     record = {
-        "results": info.rows(),
+        "results": info.to_dict(),
         "config": configs.to_dict(config),
         "provenance": trained.provenance,
         "environment": environment,
