@@ -5,8 +5,10 @@ from blsh_jax.corpora.listing import list_noise, list_speech
 from blsh_jax.corpora.mixing import Mixture, Mixtures, make_mixtures, mix
 from blsh_jax.corpora.recordings import Corpus, Loaded, Recording, load, report
 from blsh_jax.corpora.splits import paper_split
+from blsh_jax.corpora.synthetic import NOISE_NAMES, synthetic_noise, synthetic_speech
 
 __all__ = [
+    "NOISE_NAMES",
     "Batch",
     "Corpus",
     "Loaded",
@@ -21,4 +23,6 @@ __all__ = [
     "mix",
     "paper_split",
     "report",
+    "synthetic_noise",
+    "synthetic_speech",
 ]
