@@ -15,7 +15,7 @@ Three steps need neither the S L x S L matrix of inner products nor a filtered s
 1. Only r = e - a s_j is projected, a being the least-squares gain. P_j e = a s_j + P_j r, so a
    nearly perfect estimate leaves a small r, and no energy is a difference of two large ones.
 2. Correlations at L lags are sums over short blocks, so the transforms are short too.
-3. The inner products of delayed copies form a block Toeplitz matrix. The block Levinson recursion
+3. The inner products of delayed copies form a block Toeplitz matrix. The block Schur recursion
    orthogonalises the copies, one delay after the other, in O(S^3 L^2) operations (Cholesky:
    O(S^3 L^3)), and |P r|^2 is the sum of squares of the inner products with that orthogonal basis.
    A copy that depends on earlier ones (one source twice) adds nothing and is left out.
@@ -44,7 +44,10 @@ from jax import Array
 from jax.typing import ArrayLike
 
 # Utterances that are scored together: the lanes of the recursion, and a bound on memory.
-_GROUP = 16
+_GROUP = 4
+
+# Stages of the recursion; each carries arrays shorter by 1 / _STAGES than the one before.
+_STAGES = 2
 
 # A delayed copy whose part outside the earlier ones has less than this share of its energy counts
 # as dependent: below it there are only roundings of the correlations.
@@ -104,7 +107,7 @@ def bss_eval(
         for start in range(0, num_utterances, _GROUP):
             group = slice(start, start + _GROUP)
             padded = [_pad(signals[group], filter_length) for signals in (reference, estimate)]
-            values = np.asarray(_bss_eval(*padded, filter_length))
+            values = np.asarray(_bss_scores(*_correlate(*padded, filter_length)))
             scores[:, group] = values[:, : num_utterances - start]
     return BssEval(*(scores if batched else scores[:, 0]))
 
@@ -258,25 +261,37 @@ def _block_sizes(filter_length: int) -> tuple[int, int]:
 
 
 @partial(jax.jit, static_argnames="filter_length")
-def _bss_eval(reference: Array, estimate: Array, filter_length: int) -> Array:
-    """SDR, SIR and SAR, stacked (3, U, S), of float64 signals (U, S, n)."""
+def _correlate(reference: Array, estimate: Array, filter_length: int) -> tuple[Array, ...]:
+    """All that the scores need of float64 signals (U, S, n); compiled for every padded n.
+
+    Returns:
+        gain: (U, S) of each estimate's source, all signals scaled to unit energy.
+        energy: (U, S) of the rest of each estimate.
+        auto: (S, S, L, U) correlations of the sources, as ``_projected_energy`` reads them.
+        cross: (S, S, L, U) correlations of the rest of each estimate with the sources.
+    """
     reference = reference / _norm(reference)
     estimate = estimate / _norm(estimate)
     gain = jnp.sum(reference * estimate, axis=-1)
     rest = estimate - gain[..., None] * reference
     lags = jax.lax.map(lambda pair: _correlations(*pair, filter_length), (reference, rest))
     auto, cross = (jnp.moveaxis(x, 0, -1) for x in lags)
+    return gain, jnp.sum(rest**2, axis=-1), auto, cross
+
+
+@jax.jit
+def _bss_scores(gain: Array, energy: Array, auto: Array, cross: Array) -> Array:
+    """SDR, SIR and SAR, stacked (3, U, S), from what ``_correlate`` returns."""
     by_all = _projected_energy(auto, cross).T
     by_own = _projected_energy(_own(auto), _own(cross)).reshape(gain.shape[::-1]).T
     # The gain is a least-squares one only up to rounding: keep the inner product that remains.
-    start = gain**2 + 2 * gain * jnp.diagonal(cross[0])
-    energy = jnp.sum(rest**2, axis=-1)
+    scaled = gain**2 + 2 * gain * jnp.diagonal(cross[:, :, 0])
     interference = by_all - by_own if gain.shape[1] > 1 else jnp.zeros_like(gain)
     return jnp.stack(
         [
-            _decibels(start + by_own, energy - by_own),
-            _decibels(start + by_own, interference),
-            _decibels(start + by_all, energy - by_all),
+            _decibels(scaled + by_own, energy - by_own),
+            _decibels(scaled + by_own, interference),
+            _decibels(scaled + by_all, energy - by_all),
         ]
     )
 
@@ -303,9 +318,9 @@ def _decibels(numerator: Array, denominator: Array) -> Array:
 
 
 def _own(lags: Array) -> Array:
-    """The diagonal of (L, S, S, U) as S U systems of one source: (L, 1, 1, S U)."""
-    diagonal = jnp.moveaxis(jnp.diagonal(lags, axis1=1, axis2=2), -1, 1)
-    return diagonal.reshape(lags.shape[0], 1, 1, -1)
+    """The diagonal of (S, S, L, U) as S U systems of one source: (1, 1, L, S U)."""
+    diagonal = jnp.moveaxis(jnp.diagonal(lags), -1, 1)
+    return diagonal.reshape(1, 1, lags.shape[2], -1)
 
 
 def _correlations(reference: Array, rest: Array, filter_length: int) -> tuple[Array, Array]:
@@ -317,8 +332,8 @@ def _correlations(reference: Array, rest: Array, filter_length: int) -> tuple[Ar
         filter_length: L.
 
     Returns:
-        auto: (L, S, S), auto[l, i, j] = sum_t s_i[t + l] s_j[t].
-        cross: (L, S, S), cross[l, i, k] = sum_t s_i[t - l] r_k[t].
+        auto: (S, S, L), auto[i, j, l] = sum_t s_i[t + l] s_j[t].
+        cross: (S, S, L), cross[k, i, l] = sum_t r_k[t] s_i[t - l].
     """
     num_fft, hop = _block_sizes(filter_length)
     edge, num_sources = filter_length - 1, len(reference)
@@ -330,78 +345,75 @@ def _correlations(reference: Array, rest: Array, filter_length: int) -> tuple[Ar
         heads = jnp.roll(around[..., edge : 2 * edge], -1, axis=1).at[:, -1].set(0)
         around = around.at[..., :edge].set(tails).at[..., -edge:].set(heads)
     spectra, context = jnp.fft.rfft(blocks), jnp.fft.rfft(around)
-    product = jnp.sum(context[:, None] * jnp.conj(spectra)[None], axis=2)
-    auto = jnp.fft.irfft(product[:, :num_sources], num_fft)
-    cross = jnp.fft.irfft(jnp.conj(product[:, num_sources:]), num_fft)
-    return tuple(jnp.moveaxis(lags[..., :filter_length], -1, 0) for lags in (auto, cross))
+    product = jnp.sum(jnp.conj(spectra)[:, None] * context[None], axis=2)
+    auto = jnp.fft.irfft(jnp.swapaxes(product[:num_sources], 0, 1), num_fft)
+    cross = jnp.fft.irfft(jnp.conj(product[num_sources:]), num_fft)
+    return auto[..., :filter_length], cross[..., :filter_length]
 
 
 def _projected_energy(auto: Array, cross: Array) -> Array:
-    """Energy of projections onto L delayed copies of S signals, by block Levinson recursion.
+    """Energy of projections onto L delayed copies of S signals, by block Schur recursion.
 
-    At delay m, ``backward`` is what is left of the S copies of that delay after all shorter delays
-    have predicted them, ``forward`` likewise for the copies of delay 0 and the delays 1 to m.
+    The copies become an orthogonal basis, S at a time. At delay m, ``backward`` is what delays
+    0 to m - 1 leave of the copies of delay m, ``forward`` what delays 1 to m leave of the copies
+    of delay 0, and ``rest`` what delays 0 to m - 1 leave of the K signals. The state holds their
+    inner products with the copies of delay m + i, i = 0, 1, ...; those of one delay more follow
+    from them. Valid entries become fewer by one a step, so later stages carry shorter arrays.
 
     Args:
-        auto: (L, S, S, U), auto[l, i, j] the correlation of s_i and s_j at lag l.
-        cross: (L, S, K, U), inner products of the delayed sources and K signals.
+        auto: (S, S, L, U), auto[i, j, l] = sum_t s_i[t + l] s_j[t].
+        cross: (K, S, L, U), inner products of K signals and the copies of delay l.
 
     Returns:
         (K, U) energies.
-
-    Source: Whittle 1963.
     """
-    length, num_sources = auto.shape[:2]
-    identity = jnp.eye(num_sources, dtype=auto.dtype)[:, :, None]
-    identity = jnp.broadcast_to(identity, auto.shape[1:])
-    first = jnp.zeros_like(auto).at[0].set(identity)
-    # reverse[L - 1 - l] = auto[l]^T, so that a window of it meets delays in rising order.
-    reverse = jnp.pad(jnp.swapaxes(auto[::-1], 1, 2), ((0, length), (0, 0), (0, 0), (0, 0)))
+    length = auto.shape[2]
+    energy = jnp.zeros((cross.shape[0], cross.shape[3]), cross.dtype)
+    products, energies = (auto, auto, cross), (auto[:, :, :1], energy)
+    for stage in range(_STAGES):
+        start, stop = (length * k // _STAGES for k in (stage, stage + 1))
+        state = tuple(x[:, :, : length - start] for x in products), energies
+        products, energies = jax.lax.scan(_add_delay, state, None, stop - start)[0]
+    return energies[1]
 
-    def step(state, delay):
-        forward, backward, forward_energy, backward_energy, energy = state
-        window = jax.lax.dynamic_slice_in_dim(reverse, length - 1 - delay, length)
-        shifted = jnp.concatenate([jnp.zeros_like(backward[:1]), backward[:-1]])
-        excess = jnp.sum(_product(window, forward), axis=0, keepdims=True)
-        transposed = jnp.swapaxes(excess, 1, 2)
-        to_forward = _product(_inverse(backward_energy), excess)
-        to_backward = _product(_inverse(forward_energy), transposed)
-        new_forward = forward - _product(shifted, to_forward)
-        new_backward = shifted - _product(forward, to_backward)
-        forward_energy = forward_energy - _product(transposed, to_forward)
-        backward_energy = backward_energy - _product(excess, to_backward)
-        inner = jnp.sum(_product(jnp.swapaxes(new_backward, 1, 2), cross), axis=0, keepdims=True)
-        energy = energy + _squares(backward_energy, inner)
-        return (new_forward, new_backward, forward_energy, backward_energy, energy), None
 
-    state = (first, first, auto[:1], auto[:1], _squares(auto[:1], cross[:1]))
-    return jax.lax.scan(step, state, jnp.arange(1, length))[0][-1]
+def _add_delay(state, _):
+    """One step of the recursion: the copies of one more delay join the basis."""
+    (forward, backward, rest), (forward_energy, energy) = state
+    next_forward = _shift(forward)
+    inner, ahead = rest[:, :, :1], next_forward[:, :, :1]
+    behind = jnp.swapaxes(ahead, 0, 1)
+    inverse = _inverse(backward[:, :, :1])
+    onto = _product(inner, inverse)
+    forward_gain = _product(ahead, inverse)
+    backward_gain = _product(behind, _inverse(forward_energy))
+    products = (
+        next_forward - _product(forward_gain, backward),
+        backward - _product(backward_gain, next_forward),
+        _shift(rest) - _product(onto, _shift(backward)),
+    )
+    forward_energy = forward_energy - _product(forward_gain, behind)
+    return (products, (forward_energy, energy + jnp.sum(onto * inner, axis=(1, 2)))), None
+
+
+def _shift(products: Array) -> Array:
+    """Entry i becomes entry i + 1, and the last one zero, which no later step reads."""
+    return jnp.concatenate([products[:, :, 1:], jnp.zeros_like(products[:, :, :1])], axis=2)
 
 
 def _product(left: Array, right: Array) -> Array:
-    """Matrix products (L, A, B, U) by (L, B, C, U) for every first and last index."""
-    terms = [left[:, :, i, None] * right[:, None, i] for i in range(left.shape[2])]
+    """Matrix products (A, B, 1 or L, U) by (B, C, 1 or L, U), one for each of the last indices."""
+    terms = [left[:, i, None] * right[None, i] for i in range(right.shape[0])]
     return sum(terms[1:], start=terms[0])
 
 
 def _inverse(matrix: Array) -> Array:
-    """Inverse of positive matrices (1, S, S, U); dependent rows and columns become zero."""
-    for i in range(matrix.shape[1]):
-        pivot = matrix[:, i, i]
+    """Inverses of positive matrices (S, S, 1, U); dependent rows and columns become zero."""
+    for i in range(matrix.shape[0]):
+        pivot = matrix[i, i]
         kept = pivot > _DEPENDENT
-        scale = jnp.where(kept, 1 / jnp.where(kept, pivot, 1), 0)[:, None]
-        row, column = matrix[:, i], matrix[:, :, i]
-        swept = matrix - (column * scale)[:, :, None] * row[:, None]
-        swept = swept.at[:, i].set(row * scale).at[:, :, i].set(column * scale)
-        matrix = swept.at[:, i, i].set(-scale[:, 0])
+        scale = jnp.where(kept, 1 / jnp.where(kept, pivot, 1), 0)
+        row, column = matrix[i] * scale[None], matrix[:, i] * scale[None]
+        swept = matrix - column[:, None] * matrix[i][None]
+        matrix = swept.at[i].set(row).at[:, i].set(column).at[i, i].set(-scale)
     return -matrix
-
-
-def _squares(energy: Array, inner: Array) -> Array:
-    """Energy (K, U) of projections onto S signals.
-
-    Args:
-        energy: (1, S, S, U), their inner products.
-        inner: (1, S, K, U), theirs with the K signals.
-    """
-    return jnp.sum(inner * _product(_inverse(energy), inner), axis=(0, 1))

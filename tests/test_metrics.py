@@ -214,14 +214,16 @@ def test_callers_precision_is_kept():
 
 
 def test_one_compilation_per_padded_shape():
-    metrics._bss_eval.clear_cache()
-    for samples in (5000, 6000, 7000):
-        for count in (2, 5, metrics._GROUP + 2):
+    for compiled in (metrics._correlate, metrics._bss_scores):
+        compiled.clear_cache()
+    for samples in (5000, 6000, 7000, 9000):
+        for count in (2, 3, metrics._GROUP + 2):
             bss_eval(signals(0, count, 2, samples), signals(1, count, 2, samples))
-        bss_eval(signals(0, 2, samples), signals(1, 2, samples))
-    assert metrics._bss_eval._cache_size() == 2
+    assert metrics._correlate._cache_size() == 2
+    assert metrics._bss_scores._cache_size() == 1
     bss_eval(signals(0, 2, 9000), signals(1, 2, 9000))
-    assert metrics._bss_eval._cache_size() == 3
+    assert metrics._correlate._cache_size() == 3
+    assert metrics._bss_scores._cache_size() == 2
 
 
 def test_length_weighted_mean():
