@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
 import soxr
 
@@ -113,7 +114,7 @@ def _check_samples(path: Path, signal: np.ndarray, expected: int) -> None:
 
 def write(
     path: str | os.PathLike,
-    signal: np.ndarray,
+    signal: npt.ArrayLike,
     sample_rate: int,
     subtype: str | None = None,
 ) -> None:
@@ -149,7 +150,7 @@ def write(
         temporary.unlink(missing_ok=True)
 
 
-def _checked_for_writing(path: Path, signal: np.ndarray) -> np.ndarray:
+def _checked_for_writing(path: Path, signal: npt.ArrayLike) -> np.ndarray:
     samples = np.asarray(signal)
     if samples.ndim not in (1, 2) or 0 in samples.shape[:-1]:
         raise AudioError(f"{path}: signal is {samples.shape}; give (n,) or (channels, n)")

@@ -243,7 +243,7 @@ def _pulses(dice: Array, voice: _Voice, num_samples: int, sample_rate: int) -> A
     return _tone(pitch, (0.25 * sample_rate / voice.pitch) ** 2, sample_rate) * shimmer
 
 
-def _tone(hertz: Array, brightness: Array, sample_rate: int) -> Array:
+def _tone(hertz: Array, brightness: Array | float, sample_rate: int) -> Array:
     """(n,) a periodic signal of unit power at a moving pitch.
 
     Its harmonics fall off like a Gaussian of width sqrt(brightness) harmonics; brightness far
@@ -453,7 +453,7 @@ def _noise(key: Array, recipe: _Recipe, num_samples: int, sample_rate: int) -> A
     return _leveled(signal, 0.1) + 5e-4 * white[3]
 
 
-def _clock(dice: Array, rate: Array, n: int, sample_rate: int) -> tuple[Array, Array]:
+def _clock(dice: Array, rate: Array | float, n: int, sample_rate: int) -> tuple[Array, Array]:
     """An uneven rhythm: the number (n,) int32 of the beat, and the progress (n,) within it."""
     pace = jnp.exp(0.45 * _drift(dice, 3 * n / sample_rate, n))
     beats = _running_sum(pace * (rate / sample_rate)) + 7 * dice[-1]
