@@ -34,6 +34,7 @@ half-baked or well done?", ICASSP 2019; P. Whittle, "On the fitting of multivari
 autoregressions", Biometrika 50, 1963 (the recursion).
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -43,8 +44,9 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-# Utterances that are scored together: the lanes of the recursion, and a bound on memory.
-_GROUP = 4
+# Utterances that are scored together, which also bounds memory: as many as keep the recursion in a
+# CPU's cache, and a GPU busy. Platforms that are not named have no float64.
+_GROUP = {"cpu": 4, "gpu": 32}
 
 # Stages of the recursion; each carries arrays shorter by 1 / _STAGES than the one before.
 _STAGES = 2
@@ -66,6 +68,14 @@ class BssEval(NamedTuple):
     sdr: np.ndarray
     sir: np.ndarray
     sar: np.ndarray
+
+
+class _Signals(NamedTuple):
+    """Checked arguments: (U, S, n) twice, and the valid samples (U,) of each utterance."""
+
+    reference: np.ndarray
+    estimate: np.ndarray
+    lengths: np.ndarray
 
 
 def bss_eval(
@@ -100,15 +110,13 @@ def bss_eval(
             "(utterances, sources, samples)"
         )
     batched = np.ndim(reference) == 3
-    reference, estimate = _checked(reference, estimate, lengths, batched)
-    num_utterances, num_sources = reference.shape[:2]
-    scores = np.empty((3, num_utterances, num_sources))
-    with jax.enable_x64(True), jax.default_device(_device()):
-        for start in range(0, num_utterances, _GROUP):
-            group = slice(start, start + _GROUP)
-            padded = [_pad(signals[group], filter_length) for signals in (reference, estimate)]
+    signals = _checked(reference, estimate, lengths, batched)
+    scores = np.empty((3, *signals.reference.shape[:2]))
+    device = _device()
+    with jax.enable_x64(True), jax.default_device(device):
+        for group, padded in _groups(signals, filter_length, _GROUP[device.platform]):
             values = np.asarray(_bss_scores(*_correlate(*padded, filter_length)))
-            scores[:, group] = values[:, : num_utterances - start]
+            scores[:, group] = values[:, : len(signals.lengths[group])]
     return BssEval(*(scores if batched else scores[:, 0]))
 
 
@@ -138,13 +146,13 @@ def si_sdr(
         )
     batched = np.ndim(reference) == 2
     reference, estimate = (np.expand_dims(x, -2) for x in (reference, estimate))
-    reference, estimate = _checked(reference, estimate, lengths, batched)
-    scores = np.empty(len(reference))
-    with jax.enable_x64(True), jax.default_device(_device()):
-        for start in range(0, len(reference), _GROUP):
-            group = slice(start, start + _GROUP)
-            padded = [_pad(signals[group], 1)[:, 0] for signals in (reference, estimate)]
-            scores[group] = np.asarray(_si_sdr(*padded))[: len(reference) - start]
+    signals = _checked(reference, estimate, lengths, batched)
+    scores = np.empty(len(signals.lengths))
+    device = _device()
+    with jax.enable_x64(True), jax.default_device(device):
+        for group, padded in _groups(signals, 1, _GROUP[device.platform]):
+            values = np.asarray(_si_sdr(*padded))
+            scores[group] = values[: len(signals.lengths[group]), 0]
     return scores if batched else scores[0]
 
 
@@ -177,39 +185,39 @@ def length_weighted_mean(values: ArrayLike, lengths: ArrayLike) -> np.ndarray:
 def _device() -> jax.Device:
     """The default device, or the CPU where that has no float64."""
     device = jax.config.jax_default_device or jax.devices()[0]
-    platform = device if isinstance(device, str) else device.platform
-    known = platform in ("cpu", "gpu", "cuda", "rocm")
-    return device if known and not isinstance(device, str) else jax.devices("cpu")[0]
+    if isinstance(device, str):
+        device = jax.devices(device)[0]
+    return device if device.platform in _GROUP else jax.devices("cpu")[0]
 
 
-def _checked(reference, estimate, lengths, batched: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Both signals as (U, S, n) with zeros after each utterance's end, or a ValueError."""
-    signals = {"reference": np.asarray(reference), "estimate": np.asarray(estimate)}
-    for name, signal in signals.items():
+def _checked(reference, estimate, lengths, batched: bool) -> _Signals:
+    """The arguments on the host, with an axis of utterances, or a ValueError."""
+    reference, estimate = np.asarray(reference), np.asarray(estimate)
+    for name, signal in (("reference", reference), ("estimate", estimate)):
         if not jnp.issubdtype(signal.dtype, jnp.floating):
             raise ValueError(f"{name} has type {signal.dtype}: give floating point samples")
-    if signals["reference"].shape != signals["estimate"].shape:
+    if estimate.shape != reference.shape:
         raise ValueError(
-            f"estimate has shape {signals['estimate'].shape}: it must have the shape of reference, "
-            f"{signals['reference'].shape}"
+            f"estimate has shape {estimate.shape}: it must have the shape of reference, "
+            f"{reference.shape}"
         )
-    if 0 in signals["reference"].shape:
-        raise ValueError(f"reference is empty, shape {signals['reference'].shape}")
+    if 0 in reference.shape:
+        raise ValueError(f"reference is empty, shape {reference.shape}")
     if not batched:
         if lengths is not None:
             raise ValueError("lengths is only for a batch of utterances: cut the signals instead")
-        signals = {name: signal[None] for name, signal in signals.items()}
-    valid = _valid(lengths, *signals["reference"].shape[::2])
-    for name, signal in signals.items():
-        signals[name] = np.where(valid[:, None], signal.astype(np.float64), 0.0)
-        _check_content(name, signals[name])
-    return signals["reference"], signals["estimate"]
+        reference, estimate = reference[None], estimate[None]
+    signals = _Signals(reference, estimate, _checked_lengths(lengths, *reference.shape[::2]))
+    for utterance, length in enumerate(signals.lengths):
+        _check_samples("reference", utterance, reference[utterance, :, :length])
+        _check_samples("estimate", utterance, estimate[utterance, :, :length])
+    return signals
 
 
-def _valid(lengths, num_utterances: int, num_samples: int) -> np.ndarray:
-    """(U, n) bool, which samples lie before the end of their utterance."""
+def _checked_lengths(lengths, num_utterances: int, num_samples: int) -> np.ndarray:
+    """(U,) valid samples of each utterance, or a ValueError."""
     if lengths is None:
-        return np.ones((num_utterances, num_samples), bool)
+        return np.full(num_utterances, num_samples)
     lengths = np.asarray(lengths)
     if lengths.shape != (num_utterances,) or not np.issubdtype(lengths.dtype, np.integer):
         raise ValueError(
@@ -220,38 +228,52 @@ def _valid(lengths, num_utterances: int, num_samples: int) -> np.ndarray:
         raise ValueError(
             f"lengths of utterance {index} is {lengths[index]}: give 1 to {num_samples} samples"
         )
-    return np.arange(num_samples)[None] < lengths[:, None]
+    return lengths
 
 
-def _check_content(name: str, signal: np.ndarray) -> None:
-    """Raise ValueError at the first source that is silent or not finite."""
+def _check_samples(name: str, utterance: int, signal: np.ndarray) -> None:
+    """Raise ValueError at the first source of (S, n) that is silent or not finite."""
     problems = {
         "has samples that are not finite: clean it first": ~np.isfinite(signal).all(-1),
         "is silent: BSS_Eval and SI-SDR have no value for it, leave it out": ~signal.any(-1),
     }
     for problem, where in problems.items():
-        for utterance, source in np.argwhere(where):
+        for source in np.flatnonzero(where):
             raise ValueError(f"{name}, utterance {utterance}, source {source}, {problem}")
 
 
-def _pad(signals: np.ndarray, filter_length: int) -> np.ndarray:
+def _groups(
+    signals: _Signals, filter_length: int, size: int
+) -> Iterator[tuple[slice, tuple[np.ndarray, np.ndarray]]]:
+    """Utterances that are scored together, and both signals of theirs, padded."""
+    count = 1 if len(signals.lengths) == 1 else size
+    for start in range(0, len(signals.lengths), count):
+        group = slice(start, start + count)
+        lengths = signals.lengths[group]
+        pair = (signals.reference[group], signals.estimate[group])
+        yield group, tuple(_padded(signal, lengths, filter_length, count) for signal in pair)
+
+
+def _padded(signal: np.ndarray, lengths: np.ndarray, filter_length: int, count: int) -> np.ndarray:
     """Fill a group up to a shape that few others have, so that ragged data compiles a few times.
 
     Args:
-        signals: (U, S, n).
-        filter_length: L, which sets the block that n becomes a multiple of.
+        signal: (U, S, n).
+        lengths: (U,) valid samples.
+        filter_length: L, which sets the block that n' is a multiple of.
+        count: U' >= U; the first utterance fills the places that are not used.
 
     Returns:
-        (U', S, n'): U' is 1 or _GROUP; the number of blocks has at most two significant bits. The
-        first utterance fills the places that are not used.
+        (U', S, n') float64, n' a number of blocks with at most two significant bits.
     """
     hop = _block_sizes(filter_length)[1]
-    blocks = -(-signals.shape[-1] // hop)
+    blocks = -(-int(lengths.max()) // hop)
     step = 1 << max(0, blocks.bit_length() - 2)
-    missing = -(-blocks // step) * step * hop - signals.shape[-1]
-    padded = np.pad(signals, ((0, 0), (0, 0), (0, missing)))
-    count = 1 if len(signals) == 1 else _GROUP
-    return np.concatenate([padded, np.repeat(padded[:1], count - len(padded), axis=0)])
+    padded = np.zeros((count, signal.shape[1], -(-blocks // step) * step * hop))
+    for utterance, length in enumerate(lengths):
+        padded[utterance, :, :length] = signal[utterance, :, :length]
+    padded[len(signal) :] = padded[0]
+    return padded
 
 
 def _block_sizes(filter_length: int) -> tuple[int, int]:
@@ -270,10 +292,7 @@ def _correlate(reference: Array, estimate: Array, filter_length: int) -> tuple[A
         auto: (S, S, L, U) correlations of the sources, as ``_projected_energy`` reads them.
         cross: (S, S, L, U) correlations of the rest of each estimate with the sources.
     """
-    reference = reference / _norm(reference)
-    estimate = estimate / _norm(estimate)
-    gain = jnp.sum(reference * estimate, axis=-1)
-    rest = estimate - gain[..., None] * reference
+    reference, gain, rest = _split(reference, estimate)
     lags = jax.lax.map(lambda pair: _correlations(*pair, filter_length), (reference, rest))
     auto, cross = (jnp.moveaxis(x, 0, -1) for x in lags)
     return gain, jnp.sum(rest**2, axis=-1), auto, cross
@@ -298,12 +317,25 @@ def _bss_scores(gain: Array, energy: Array, auto: Array, cross: Array) -> Array:
 
 @jax.jit
 def _si_sdr(reference: Array, estimate: Array) -> Array:
-    """SI-SDR, (U,), of float64 signals (U, n)."""
+    """SI-SDR of float64 signals (..., n)."""
+    gain, rest = _split(reference, estimate)[1:]
+    return _decibels(gain**2, jnp.sum(rest**2, axis=-1))
+
+
+def _split(reference: Array, estimate: Array) -> tuple[Array, Array, Array]:
+    """Source s, gain a and rest r of an estimate e = a s + r, with s and e scaled to unit energy.
+
+    Args:
+        reference: (..., n).
+        estimate: (..., n).
+
+    Returns:
+        (..., n), (...) and (..., n).
+    """
     reference = reference / _norm(reference)
     estimate = estimate / _norm(estimate)
     gain = jnp.sum(reference * estimate, axis=-1)
-    rest = estimate - gain[:, None] * reference
-    return _decibels(gain**2, jnp.sum(rest**2, axis=-1))
+    return reference, gain, estimate - gain[..., None] * reference
 
 
 def _norm(signals: Array) -> Array:

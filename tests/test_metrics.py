@@ -156,7 +156,7 @@ def test_batch_of_different_lengths_equals_single_calls():
 
 
 def test_more_utterances_than_a_group():
-    reference = signals(0, metrics._GROUP + 3, 2, 400)
+    reference = signals(0, metrics._GROUP["cpu"] + 3, 2, 400)
     estimate = reference + 0.3 * signals(1, *reference.shape)
     batch = np.stack(bss_eval(reference, estimate, filter_length=8))
     reverse = np.stack(bss_eval(reference[::-1], estimate[::-1], filter_length=8))
@@ -217,7 +217,7 @@ def test_one_compilation_per_padded_shape():
     for compiled in (metrics._correlate, metrics._bss_scores):
         compiled.clear_cache()
     for samples in (5000, 6000, 7000, 9000):
-        for count in (2, 3, metrics._GROUP + 2):
+        for count in (2, 3, metrics._GROUP["cpu"] + 2):
             bss_eval(signals(0, count, 2, samples), signals(1, count, 2, samples))
     assert metrics._correlate._cache_size() == 2
     assert metrics._bss_scores._cache_size() == 1
