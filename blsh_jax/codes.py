@@ -175,6 +175,24 @@ def hamming_distances(codes_a: Array, codes_b: Array) -> Array:
     return jnp.sum(jnp.bitwise_count(differing).astype(jnp.int32), axis=-1)
 
 
+def self_similarity(bits: Array, betas: Array) -> Array:
+    """The self-similarity matrix of codes: sum of beta_l [a_l = b_l], divided by the sum of betas.
+
+    Args:
+        bits: (B, L) bool.
+        betas: (L,) float32 weights of the bits; ones for the plain Hamming similarity.
+
+    Returns:
+        (B, B) float32 in [0, 1].
+
+    Source: [ICASSP20] eq. 3, figure 2.
+    """
+    bipolar = jnp.where(bits, 1.0, -1.0).astype(betas.dtype)
+    weighted = bipolar * jnp.broadcast_to(betas, bipolar.shape)
+    agreement = jnp.matmul(weighted, bipolar.T, precision=jax.lax.Precision.HIGHEST)
+    return (1.0 + agreement / jnp.sum(betas)) / 2.0
+
+
 def check_num_bits(num_bits: int, available: int) -> None:
     """Raise ValueError unless 1 <= num_bits <= available."""
     if not 1 <= num_bits <= available:

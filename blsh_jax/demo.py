@@ -100,5 +100,5 @@ def _plot_self_similarity(model: Model, path: Path) -> None:
     learned = {}
     for length in (5, *NUM_BITS):
         bits = codes.unpack_bits(packed, length)
-        learned[length] = similarity.code_similarity(bits, model.hasher.betas[:length])
+        learned[length] = codes.self_similarity(bits, model.hasher.betas[:length])
     plots.self_similarity(np.asarray(target), {k: np.asarray(v) for k, v in learned.items()}, path)

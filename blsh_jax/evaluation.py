@@ -95,8 +95,7 @@ def evaluate(
         means under ``*_plain``, the standard deviation of SDR over utterances, how many utterances,
         and the seconds of computation that the separation took (scoring and compiling left out).
 
-    Source: [ICASSP20] section 4.1: references are speech and noise, estimates the separated speech
-    and what is left of the mixture; averages are weighted by length.
+    Source: [ICASSP20] section 4.1: references are speech and noise, means weighted by length.
     """
     if scorer not in SCORERS:
         raise ValueError(f"unknown scorer {scorer!r}: choose from {', '.join(SCORERS)}")
@@ -167,7 +166,9 @@ def _oracle(speech: Array, noise: Array, method: str, stft: StftConfig) -> Array
 def _score(scorer, speech, noise, estimate, lengths, count) -> np.ndarray:
     """(count, 4): SDR, SIR, SAR, SI-SDR of the speech."""
     reference = jnp.stack([speech, noise], axis=1)[:count]
-    estimates = jnp.stack([estimate, speech + noise - estimate], axis=1)[:count]
+    # Scores of the speech depend on its own estimate alone. The published second estimate, what is
+    # left of the mixture, has no score where nothing is left, as for the mixture itself.
+    estimates = jnp.stack([estimate, noise], axis=1)[:count]
     lengths = jnp.asarray(lengths)[:count]
     if scorer == "mir_eval":
         bss = _mir_eval(np.asarray(reference), np.asarray(estimates), np.asarray(lengths))

@@ -22,3 +22,34 @@ def real_data() -> Path:
     if not (_REAL_DATA / "LibriSpeech").is_dir():
         pytest.skip(f"no recordings at {_REAL_DATA} (set BLSH_REAL_DATA)")
     return _REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def synthetic():
+    """Speech of four synthetic speakers and the ten synthetic noises."""
+    from blsh_jax import corpora
+
+    speech = corpora.synthetic_speech(jax.random.key(0), 4, 3, seconds=2.0)
+    return speech, corpora.synthetic_noise(jax.random.key(1), seconds=4.0)
+
+
+@pytest.fixture(scope="session")
+def trained(synthetic):
+    """A model of 50 bits on the synthetic corpus, and how its training went."""
+    from blsh_jax import config, corpora, training
+
+    settings = config.TrainConfig(
+        fit=config.FitConfig(num_bits=50), dictionary_fraction=0.5, max_fit_frames=3000
+    )
+    mixtures = corpora.make_mixtures(*synthetic, 0.0, 0, "train", settings.held_back)
+    return training.train(mixtures, settings, {"speech": {"layout": "synthetic"}})
+
+
+@pytest.fixture(scope="session")
+def model_file(trained, tmp_path_factory):
+    """The trained model as a file."""
+    from blsh_jax import model
+
+    path = tmp_path_factory.mktemp("model") / "model.npz"
+    model.save(trained[0], path)
+    return path

@@ -55,6 +55,15 @@ def test_hamming_distances_count_differing_bits():
     np.testing.assert_array_equal(codes.hamming_distances(packed, packed), expected)
 
 
+def test_self_similarity_is_the_weighted_share_of_equal_bits():
+    bits = np.random.default_rng(0).random((9, 12)) < 0.5
+    betas = np.random.default_rng(1).random(12).astype(np.float32)
+    expected = ((bits[:, None] == bits[None]) * betas).sum(-1) / betas.sum()
+    actual = codes.self_similarity(jnp.asarray(bits), jnp.asarray(betas))
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
+    assert actual.shape == (9, 9)
+
+
 def test_wrong_lengths_are_refused():
     packed = jnp.zeros((3, 2), jnp.uint32)
     with pytest.raises(ValueError, match="1 to 64"):

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+
+from blsh_jax import corpora, evaluation
+from blsh_jax.model import ModelError
+
+ALL = ("noisy", "lsh", "blsh", "knn", "ibm", "irm")
+
+
+@pytest.fixture(scope="module")
+def held_back(synthetic):
+    """Held-back mixtures, two per noise."""
+    return corpora.make_mixtures(*synthetic, 0.0, 0, "closed", 0.3, max_mixtures=20)
+
+
+@pytest.fixture(scope="module")
+def rows(trained, held_back):
+    """Scores of all systems by (method, bits)."""
+    systems = evaluation.make_systems(trained[0], ALL, (25, 50))
+    return {(r["method"], r["num_bits"]): r for r in evaluation.evaluate(systems, held_back)}
+
+
+def test_every_system_has_its_row(rows, held_back):
+    assert list(rows) == [
+        ("noisy", None), ("lsh", 25), ("lsh", 50), ("blsh", 25), ("blsh", 50),
+        ("knn", None), ("ibm", None), ("irm", None),
+    ]  # fmt: skip
+    for row in rows.values():
+        assert row["utterances"] == len(held_back)
+        assert all(np.isfinite(row[name]) for name in ("sdr", "sir", "sar", "si_sdr", "sdr_std"))
+
+
+def test_methods_differ_as_they_should(rows):
+    sdr = {system: row["sdr"] for system, row in rows.items()}
+    assert abs(sdr["noisy", None]) < 1.0
+    assert sdr["noisy", None] < sdr["lsh", 25] < sdr["blsh", 25] < sdr["ibm", None]
+    assert sdr["blsh", 50] > sdr["lsh", 50]
+    assert sdr["ibm", None] > sdr["knn", None] + 1.0
+
+
+def test_scorers_agree(trained, held_back, rows):
+    systems = evaluation.make_systems(trained[0], ("noisy", "ibm"), ())
+    for row in evaluation.evaluate(systems, held_back[:4], scorer="mir_eval"):
+        again = evaluation.evaluate(
+            [s for s in systems if s.method == row["method"]], held_back[:4]
+        )[0]
+        for name in ("sdr", "sir", "sar", "si_sdr"):
+            assert abs(row[name] - again[name]) < 1e-3
+
+
+def test_means_are_weighted_by_length(trained, held_back):
+    systems = evaluation.make_systems(trained[0], ("noisy",), ())
+    pair = [held_back[0], held_back[1]]
+    short = pair[1]._replace(speech=pair[1].speech[:2000], noise=pair[1].noise[:2000])
+    alone = [evaluation.evaluate(systems, [m])[0]["si_sdr"] for m in (pair[0], short)]
+    both = evaluation.evaluate(systems, [pair[0], short])[0]
+    lengths = [len(pair[0].speech), 2000]
+    assert abs(both["si_sdr"] - np.average(alone, weights=lengths)) < 1e-3
+    assert abs(both["si_sdr_plain"] - np.mean(alone)) < 1e-3
+
+
+def test_bad_requests_are_named(trained, held_back):
+    with pytest.raises(ValueError, match="wiener"):
+        evaluation.make_systems(trained[0], ("wiener",), ())
+    with pytest.raises(ValueError, match="1 to 50"):
+        evaluation.make_systems(trained[0], ("blsh",), (51,))
+    with pytest.raises(ModelError, match=r"experiments\.train"):
+        evaluation.make_systems(trained[0].without_frames(), ("lsh",), (25,))
+    with pytest.raises(ValueError, match="scorer"):
+        evaluation.evaluate([], held_back, scorer="pesq")

@@ -1,0 +1,54 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from blsh_jax import codes, config, corpora, masks, spectra, training
+
+
+@pytest.fixture(scope="module")
+def few_mixtures(synthetic):
+    """Six mixtures of the synthetic corpus."""
+    return corpora.make_mixtures(*synthetic, 0.0, 0, "train", 0.2, max_mixtures=6)
+
+
+def test_all_frames_are_drawn_once_each(few_mixtures):
+    settings = config.TrainConfig(dictionary_fraction=1.0)
+    sample = training.sample_frames(few_mixtures, settings)
+    assert len(sample.frames) == len(sample.masks) == sample.num_seen
+    expected = []
+    for mixture in few_mixtures:
+        speech, noise = (spectra.stft(part, settings.stft) for part in mixture[:2])
+        frames = spectra.features(speech + noise, settings.features, settings.stft)
+        packed = masks.pack_masks(masks.ideal_binary_mask(speech, noise))
+        expected.append(np.concatenate([np.asarray(frames), np.asarray(packed)], axis=1))
+    expected = np.concatenate(expected)
+    expected = expected[np.abs(expected[:, :513]).max(1) > 0]
+    assert len(expected) == sample.num_seen
+    order, drawn = (np.lexsort(np.round(f[:, 40:60].T, 3)) for f in (expected, sample.frames))
+    np.testing.assert_allclose(sample.frames[drawn], expected[order][:, :513], atol=2e-3)
+
+
+def test_the_fraction_and_the_seed_decide_the_draw(few_mixtures):
+    settings = config.TrainConfig(dictionary_fraction=0.25)
+    first, again = (training.sample_frames(few_mixtures, settings) for _ in range(2))
+    np.testing.assert_array_equal(first.frames, again.frames)
+    other = training.sample_frames(few_mixtures, dataclasses.replace(settings, seed=1))
+    assert abs(len(first.frames) / first.num_seen - 0.25) < 0.05
+    assert not np.array_equal(first.frames[:50], other.frames[:50])
+    np.testing.assert_allclose(np.linalg.norm(first.frames, axis=1), 1, atol=1e-5)
+
+
+def test_nothing_drawn_is_said(few_mixtures):
+    with pytest.raises(ValueError, match="dictionary_fraction"):
+        training.sample_frames(few_mixtures, config.TrainConfig(dictionary_fraction=1e-9))
+
+
+def test_the_model_holds_codes_of_its_own_frames(trained):
+    model, info = trained
+    assert model.hasher.num_bits == len(info.objective) == 50
+    assert model.provenance["dictionary_frames"] == model.dictionary.num_frames
+    encoded = codes.encode(model.hasher, model.spectral_dictionary().frames)
+    differing = codes.unpack_bits(encoded ^ model.dictionary.codes, 50)
+    # Frames are kept in half precision: a bit may differ only next to its hyperplane.
+    assert float(differing.mean()) < 2e-3
