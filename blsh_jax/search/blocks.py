@@ -1,0 +1,95 @@
+"""What every search shares: results, checks, cutting into blocks, and merging of results."""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+# A distance beyond that of any code, small enough to be exact in float32.
+FAR = 1 << 20
+
+_Tree = TypeVar("_Tree")
+
+
+class Neighbors(NamedTuple):
+    """The K nearest dictionary codes of every query, nearest first.
+
+    Attributes:
+        distances: (Q, K) int32 Hamming distances.
+        indices: (Q, K) int32 rows of the dictionary; among equal distances the lowest come first.
+    """
+
+    distances: Array
+    indices: Array
+
+
+class SimilarNeighbors(NamedTuple):
+    """The K most similar dictionary entries of every query, most similar first.
+
+    Attributes:
+        similarities: (Q, K) float32.
+        indices: (Q, K) int32 rows of the dictionary; among equals the lowest come first.
+    """
+
+    similarities: Array
+    indices: Array
+
+
+def check(queries: Array, entries: Array, k: int, names: tuple[str, str]) -> None:
+    """Raise ValueError unless both are non-empty, equally wide matrices and 1 <= k <= N."""
+    for name, array in zip(names, (queries, entries), strict=True):
+        if array.ndim != 2 or 0 in array.shape:
+            raise ValueError(f"{name} has shape {array.shape}: give a non-empty matrix of rows")
+    if queries.shape[1] != entries.shape[1]:
+        raise ValueError(
+            f"{names[0]} has {queries.shape[1]} columns and {names[1]} {entries.shape[1]}: "
+            "make both with the same model"
+        )
+    if not 1 <= k <= entries.shape[0]:
+        raise ValueError(f"k is {k}: choose 1 to {entries.shape[0]}, the size of {names[1]}")
+
+
+def power_of_two(value: int, lowest: int, highest: int) -> int:
+    """The power of two at or above ``value``, kept within two other powers of two."""
+    return min(max(1 << max(value - 1, 0).bit_length(), lowest), highest)
+
+
+def pad_rows(rows: Array, count: int) -> Array:
+    """(N, W) rows with the last one repeated up to ``count`` rows.
+
+    A repeated code never makes a group's minimum smaller, so only whole groups of them need masks.
+    """
+    return jnp.pad(rows, ((0, count - rows.shape[0]), (0, 0)), mode="edge")
+
+
+def map_query_blocks(search: Callable[[Array], _Tree], queries: Array, size: int) -> _Tree:
+    """Apply ``search`` to blocks of ``size`` queries, one after another, and join the results."""
+    count = -(-queries.shape[0] // size)
+    blocks = pad_rows(queries, count * size).reshape(count, size, queries.shape[1])
+    found = jax.lax.map(search, blocks)
+    return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1])[: queries.shape[0]], found)
+
+
+def smallest(distances: Array, k: int) -> tuple[Array, Array]:
+    """The k smallest of every row and their places, ties to the lowest place.
+
+    Args:
+        distances: (Q, M) integers below 2^24, so that float32, the only type with a fast top_k, is
+            exact.
+        k: how many; static.
+
+    Returns:
+        (Q, k) int32 distances and (Q, k) int32 places.
+    """
+    top, places = jax.lax.top_k(-distances.astype(jnp.float32), k)
+    return (-top).astype(jnp.int32), places
+
+
+def merge(first: Neighbors, second: Neighbors, k: int) -> Neighbors:
+    """The k nearest of two results, where every index of the first is below those of the second."""
+    distances = jnp.concatenate([first.distances, second.distances], axis=1)
+    indices = jnp.concatenate([first.indices, second.indices], axis=1)
+    nearest, places = smallest(distances, k)
+    return Neighbors(nearest, jnp.take_along_axis(indices, places, axis=1))
