@@ -94,8 +94,8 @@ def bss_eval(
         filter_length: L, taps of the distortion that an estimate is forgiven.
 
     Returns:
-        SDR, SIR and SAR in dB, each (S,) or (U, S). Beyond about 120 dB only roundings remain, and
-        a ratio to nothing is infinite.
+        SDR, SIR and SAR in dB, each (S,) or (U, S). Beyond about 140 dB only roundings remain, and
+        a ratio to nothing is infinite: the SIR of a single source, or the SAR of filtered sources.
 
     Raises:
         ValueError: wrong shape, type or length, or a signal that is silent or not finite.

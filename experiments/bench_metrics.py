@@ -2,9 +2,10 @@
 
     python -m experiments.bench_metrics --output bench.json [--speech DIR --noise DIR]
 
-Takes about a minute per repetition on two cores, nearly all of it in mir_eval. Expect a ratio of 20
-or more for a batch, and scores that differ by less than 1e-6 dB. Without --speech and --noise, the
-utterances are modulated noise; an estimate is the mixture through its ideal binary mask.
+Takes about half a minute per repetition on two cores, nearly all of it in mir_eval. Expect a ratio
+of 30 or more on an idle machine (far more on a busy one, where mir_eval's threads wait for each
+other), and scores that differ by less than 1e-6 dB. Without --speech and --noise, the utterances
+are modulated noise; an estimate is the mixture through its ideal binary mask.
 """
 
 import statistics
