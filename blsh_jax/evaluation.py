@@ -92,7 +92,7 @@ def evaluate(
 
     Returns:
         One row per system: means of SDR, SIR, SAR, SI-SDR in dB weighted by utterance length, plain
-        means under ``*_plain``, the standard deviation of SDR over utterances, how many utterances,
+        means under ``*_plain`` (None where infinite: the mixture itself has no artifacts), the standard deviation of SDR over utterances, how many utterances,
         and the seconds of computation that the separation took (scoring and compiling left out).
 
     Source: [ICASSP20] section 4.1: references are speech and noise, means weighted by length.
@@ -196,13 +196,18 @@ def _mir_eval(references, estimates, lengths) -> np.ndarray:
 
 def _row(system: System, scores: np.ndarray, lengths: np.ndarray, seconds: float) -> dict[str, Any]:
     names = ("sdr", "sir", "sar", "si_sdr")
-    weighted = np.average(scores, axis=0, weights=lengths)
+    weighted, plain = np.average(scores, axis=0, weights=lengths), scores.mean(0)
     return {
         "method": system.method,
         "num_bits": system.num_bits,
-        **dict(zip(names, map(float, weighted), strict=True)),
+        **{name: _finite(value) for name, value in zip(names, weighted, strict=True)},
         "sdr_std": float(scores[:, 0].std()),
         "utterances": len(scores),
         "seconds": round(seconds, 3),
-        **{f"{name}_plain": float(mean) for name, mean in zip(names, scores.mean(0), strict=True)},
+        **{f"{name}_plain": _finite(value) for name, value in zip(names, plain, strict=True)},
     }
+
+
+def _finite(value: float) -> float | None:
+    """None for the infinite SAR of an estimate without artifacts, such as the mixture itself."""
+    return float(value) if np.isfinite(value) else None

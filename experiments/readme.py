@@ -37,7 +37,7 @@ def scores(name: str) -> str:
     rows = _record(name)["results"]
     lines = ["| method | bits | SDR | SIR | SAR | SI-SDR |", "|---|--:|--:|--:|--:|--:|"]
     for row in rows:
-        values = " | ".join(f"{row[key]:.2f}" for key in ("sdr", "sir", "sar", "si_sdr"))
+        values = " | ".join(_decibels(row[key]) for key in ("sdr", "sir", "sar", "si_sdr"))
         lines.append(f"| {_METHODS[row['method']]} | {row['num_bits'] or ''} | {values} |")
     return "\n".join(lines)
 
@@ -85,6 +85,10 @@ def stale() -> list[Path]:
 
 def _record(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def _decibels(value: float | None) -> str:
+    return "∞" if value is None else f"{value:.2f}"
 
 
 def _system(row: dict[str, Any]) -> tuple[str, int | None]:
