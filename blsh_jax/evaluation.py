@@ -92,8 +92,9 @@ def evaluate(
 
     Returns:
         One row per system: means of SDR, SIR, SAR, SI-SDR in dB weighted by utterance length, plain
-        means under ``*_plain`` (None where infinite: the mixture itself has no artifacts), the standard deviation of SDR over utterances, how many utterances,
-        and the seconds of computation that the separation took (scoring and compiling left out).
+        means under ``*_plain`` (None where infinite: the mixture itself has no artifacts), the
+        standard deviation of SDR over utterances, how many utterances, and the seconds of
+        computation that the separation took (scoring and compiling left out).
 
     Source: [ICASSP20] section 4.1: references are speech and noise, means weighted by length.
     """
