@@ -94,7 +94,7 @@ def test_pauses_vowels_and_fricatives_are_all_there(speech):
 
 
 def test_women_speak_higher_than_men():
-    voices = synthetic._voices(jax.random.key(3), 20)
+    voices = synthetic._voices(jax.random.uniform(jax.random.key(3), (6, 20)))
     assert float(jnp.min(voices.pitch[::2])) > float(jnp.max(voices.pitch[1::2]))
     assert float(jnp.min(voices.formant_scale[::2])) > float(jnp.max(voices.formant_scale[1::2]))
     assert all(len(np.unique(np.asarray(x))) == 20 for x in voices)

@@ -140,17 +140,27 @@ def _speech(
     key: Array, num_speakers: int, utterances_per_speaker: int, num_samples: int, sample_rate: int
 ) -> Array:
     """(num_speakers * utterances_per_speaker, num_samples) float32."""
-    voice_key, utterance_key = jax.random.split(key)
-    voices = _voices(voice_key, num_speakers)
+    max_sounds = int(16 * num_samples / sample_rate) + 6
+    count = num_speakers * utterances_per_speaker
+    dice_shapes = (6, num_speakers), (count, 13, max(_TABLE, max_sounds)), (count, 2, num_samples)
+    voice_dice, dice, white = _throw(key, dice_shapes)
+    voices = _voices(voice_dice)
     voices = jax.tree.map(lambda x: jnp.repeat(x, utterances_per_speaker), voices)
-    keys = jax.random.split(utterance_key, num_speakers * utterances_per_speaker)
-    speak = functools.partial(_utterance, num_samples=num_samples, sample_rate=sample_rate)
-    return jax.vmap(speak)(keys, voices)
+    speak = functools.partial(_utterance, max_sounds=max_sounds, sample_rate=sample_rate)
+    return jax.vmap(speak)(dice, _bell_shaped(white), voices)
 
 
-def _voices(key: Array, num_speakers: int) -> _Voice:
-    woman = jnp.arange(num_speakers) % 2 == 0
-    u = jax.random.uniform(key, (6, num_speakers))
+def _throw(key: Array, shapes: tuple[tuple[int, ...], ...]) -> list[Array]:
+    """Uniform numbers in (0, 1) of each shape, from one call: every call costs compile time."""
+    sizes = [math.prod(shape) for shape in shapes]
+    dice = jnp.clip(jax.random.uniform(key, (sum(sizes),)), 1e-6, 1 - 1e-6)
+    parts = jnp.split(dice, np.cumsum(sizes)[:-1])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _voices(u: Array) -> _Voice:
+    """Women and men in turn, from uniform numbers (6, num_speakers)."""
+    woman = jnp.arange(u.shape[1]) % 2 == 0
     return _Voice(
         pitch=jnp.where(woman, 165.0 + 85.0 * u[0], 85.0 + 65.0 * u[0]),
         pitch_range=0.08 + 0.14 * u[1],
@@ -161,12 +171,20 @@ def _voices(key: Array, num_speakers: int) -> _Voice:
     )
 
 
-def _utterance(key: Array, voice: _Voice, num_samples: int, sample_rate: int) -> Array:
-    """(num_samples,) one utterance of one speaker."""
-    dice_key, white_key = jax.random.split(key)
-    max_sounds = int(16 * num_samples / sample_rate) + 6
-    dice = jax.random.uniform(dice_key, (13, max(_TABLE, max_sounds)), minval=1e-6)
-    white, room = jax.random.normal(white_key, (2, num_samples))
+def _utterance(
+    dice: Array, white: Array, voice: _Voice, max_sounds: int, sample_rate: int
+) -> Array:
+    """(n,) one utterance of one speaker.
+
+    Args:
+        dice: (13, M) uniform in (0, 1).
+        white: (2, n) white noise, for friction and for the room.
+        voice: the speaker.
+        max_sounds: enough sounds to fill the utterance, at most M.
+        sample_rate: in Hz.
+    """
+    friction_noise, room = white
+    num_samples = white.shape[1]
     sounds = _sounds(dice[:9, :max_sounds], voice)
     times = _frame_middles(num_samples).astype(jnp.float32) / sample_rate
     place = jnp.clip(jnp.searchsorted(sounds.ends, times), 0, max_sounds - 1)
@@ -180,7 +198,7 @@ def _utterance(key: Array, voice: _Voice, num_samples: int, sample_rate: int) ->
     friction = _smooth(jnp.where(now.plosive & closed, 0.0, now.friction), 2)
     unvoiced = _bell(hertz, now.centre, now.width) * friction[:, None] + voice.breath * voiced
     signal = _shape(_pulses(dice[9:12], voice, num_samples, sample_rate), voiced)
-    signal += _shape(white, unvoiced)
+    signal += _shape(friction_noise, unvoiced)
     return _leveled(signal, 0.03 * 10 ** (0.6 * dice[12, 0])) + 2e-4 * room
 
 
@@ -434,17 +452,22 @@ NOISE_NAMES = tuple(_RECIPES)
 def _noises(key: Array, num_samples: int, sample_rate: int) -> Array:
     """(10, num_samples) float32."""
     recipes = _Recipe(*jnp.array(list(_RECIPES.values()), jnp.float32).T)
-    keys = jax.random.split(key, len(_RECIPES))
-    make = functools.partial(_noise, num_samples=num_samples, sample_rate=sample_rate)
-    return jax.vmap(make)(keys, recipes)
+    rows = (len(_RECIPES), 6 * _VOICES + 5 + 3, _TABLE)
+    dice, white = _throw(key, (rows, (len(_RECIPES), 4, num_samples)))
+    make = functools.partial(_noise, sample_rate=sample_rate)
+    return jax.vmap(make)(dice, _bell_shaped(white), recipes)
 
 
-def _noise(key: Array, recipe: _Recipe, num_samples: int, sample_rate: int) -> Array:
-    """(num_samples,) a noise of one kind."""
-    dice_key, white_key = jax.random.split(key)
-    dice = jax.random.uniform(dice_key, (6 * _VOICES + 5 + 3, _TABLE), minval=1e-6)
-    white = jax.random.normal(white_key, (4, num_samples))
-    play = functools.partial(_notes, recipe=recipe, n=num_samples, sample_rate=sample_rate)
+def _noise(dice: Array, white: Array, recipe: _Recipe, sample_rate: int) -> Array:
+    """(n,) a noise of one kind.
+
+    Args:
+        dice: (6 * voices + 5 + 3, M) uniform in (0, 1), for notes, clicks and bands.
+        white: (4, n) white noise.
+        recipe: the kind.
+        sample_rate: in Hz.
+    """
+    play = functools.partial(_notes, recipe=recipe, n=white.shape[1], sample_rate=sample_rate)
     note_dice, click_dice, band_dice = jnp.split(dice, [6 * _VOICES, 6 * _VOICES + 5])
     voices = jax.vmap(play)(note_dice.reshape(_VOICES, 6, _TABLE))
     signal = recipe.notes * jnp.sum(voices, axis=0)
