@@ -15,135 +15,57 @@ Source: [ICASSP20] section 3 and Algorithm 2.
 
 import dataclasses
 import functools
+import os
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
-from tqdm import tqdm
+from jax.sharding import Mesh
 
+from blsh_jax import checkpoint as checkpoints
 from blsh_jax import learner, plans
+from blsh_jax.blocks import Blocks, HostBlocks, block_mean, cut, sweep, training_mesh
+from blsh_jax.checkpoint import Checkpoint
 from blsh_jax.codes import WORD_BITS, Hasher, num_words, sign
-from blsh_jax.config import FitConfig
-from blsh_jax.plans import Blocks, Plan, Resident
-
-AXIS = "blocks"  # the mesh axis that the blocks of a step are sharded over
-_WHITENING_FRAMES = 50_000  # enough for the covariance of some hundred features
-_APPROXIMATION_BLOCKS = 8  # blocks on which the growing code is compared with its target
+from blsh_jax.config import FitConfig, to_dict
+from blsh_jax.fit_info import BitInfo, FitInfo, approximation_errors, by_field
+from blsh_jax.plans import Bits, Plan
+from blsh_jax.training_log import TrainingLog
 
 
 class TrainingSet(NamedTuple):
     """All that stays the same from bit to bit.
 
     Attributes:
-        blocks: the frames in blocks, sharded over the mesh.
-        resident: what the memory plan keeps all along.
+        host: the frames as given, and how they are cut into blocks.
+        blocks: the blocks in device memory with what the plan keeps; ``host`` if it streams.
         basis: (D + 1, D + 1) whitening basis of the fast mode; None in the published mode.
         plan: the memory plan.
+        predicted_bytes: memory that the plan should take on each device.
         mesh: the devices.
-        num_blocks: G.
-        num_left_over: frames that fill no block; they are not trained on.
     """
 
-    blocks: Blocks
-    resident: Resident
-    basis: Array | None
+    host: HostBlocks
+    blocks: Blocks | HostBlocks
+    basis: np.ndarray | None
     plan: Plan
+    predicted_bytes: int
     mesh: Mesh
-    num_blocks: int
-    num_left_over: int
 
 
 class State(NamedTuple):
     """All that the next bit depends on.
 
     Attributes:
-        hasher: the bits so far, padded to whole words with zero betas.
-        num_bits: () int32, how many are learned.
+        bits: learned so far.
         key: PRNG key; bit l uses ``fold_in(key, l)``.
     """
 
-    hasher: Hasher
-    num_bits: Array
+    bits: Bits
     key: Array
-
-
-class BitInfo(NamedTuple):
-    """How one bit came out; every entry is a scalar array.
-
-    Attributes:
-        objective: mean over blocks of sum V D under the fitting metric, exact, all blocks.
-        constant_objective: the same of the constant code h = 1: a good bit is far below it.
-        epsilon: the same under squared error ([ICASSP20] eq. 6).
-        beta: ln((1 - epsilon) / epsilon) / 2.
-        balance: mean of the bit over all frames, 0 when it splits them in halves.
-        steps: optimiser steps taken.
-    """
-
-    objective: Array
-    constant_objective: Array
-    epsilon: Array
-    beta: Array
-    balance: Array
-    steps: Array
-
-
-@dataclasses.dataclass(frozen=True)
-class FitInfo:
-    """How training went.
-
-    Attributes:
-        objective: (L,) as in ``BitInfo``, and so the next five.
-        constant_objective: (L,).
-        epsilon: (L,).
-        beta: (L,).
-        balance: (L,).
-        steps: (L,).
-        seconds: (L,) wall-clock time of each bit, compilation included.
-        approximation_error: (L,) mean of (S - sum beta [a = b] / sum beta)^2 of the first l bits
-            ([ICASSP20] eq. 3), on up to 8 blocks.
-        plain_approximation_error: (L,) the same with equal weights, what a Hamming search uses.
-        num_frames: frames trained on.
-        num_left_over: frames that filled no block.
-        num_blocks: G.
-        block_size: B.
-        plan: the memory plan.
-        interrupted: training was stopped by the user before the last bit.
-    """
-
-    objective: np.ndarray
-    constant_objective: np.ndarray
-    epsilon: np.ndarray
-    beta: np.ndarray
-    balance: np.ndarray
-    steps: np.ndarray
-    seconds: np.ndarray
-    approximation_error: np.ndarray
-    plain_approximation_error: np.ndarray
-    num_frames: int
-    num_left_over: int
-    num_blocks: int
-    block_size: int
-    plan: str
-    interrupted: bool = False
-
-    def to_dict(self) -> dict:
-        """The same as plain lists and numbers, ready for JSON."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {
-            name: value.tolist() if isinstance(value, np.ndarray) else value
-            for name, value in values.items()
-        }
-
-
-def training_mesh(num_devices: int | None = None) -> Mesh:
-    """A mesh of the first ``num_devices`` devices (default: all) for ``fit``."""
-    devices = jax.devices()[:num_devices]
-    return jax.make_mesh((len(devices),), (AXIS,), devices=devices)
 
 
 def prepare(
@@ -152,64 +74,47 @@ def prepare(
     key: Array,
     target: Array | np.ndarray | None = None,
     *,
-    plan: Plan = "float32",
+    plan: Plan | None = None,
     mesh: Mesh | None = None,
 ) -> TrainingSet:
     """Permute frames, cut them into blocks and lay them out for training.
 
     Args:
-        frames: (N, D) float.
+        frames: (N, D) float array, or a memory map (``np.load(path, mmap_mode="r")``).
         config: how to fit.
         key: PRNG key of the permutation.
         target: (N, D') vectors whose similarity is the target; default: the frames.
-        plan: the memory plan.
+        plan: the memory plan; default: the fastest that fits.
         mesh: devices with the axis ``blocks``; default: one device.
 
     Returns:
-        The training set. With fewer than B frames they make one smaller block; otherwise the
-        N mod B last frames of the permutation are left over, and counted.
+        The training set.
 
     Raises:
         ValueError: the shapes, the numbers or the mesh do not fit.
     """
     mesh = training_mesh(1) if mesh is None else mesh
     _check_frames(frames, target, config, mesh)
-    num_frames = frames.shape[0]
-    block_size = min(config.block_size, num_frames)
-    num_blocks = num_frames // block_size
-    order = np.asarray(jax.random.permutation(key, num_frames))[: num_blocks * block_size]
-    shape = (-(-num_blocks // config.blocks_per_step), config.blocks_per_step, block_size)
-    cut = functools.partial(_cut, order=order, shape=shape)
-    weights = (np.arange(shape[0] * shape[1]) < num_blocks).reshape(shape[:2])
-    dtype = jnp.result_type(float)
-    host = Blocks(
-        cut(np.asarray(frames, dtype)),
-        None if target is None else cut(np.asarray(target, dtype)),
-        weights.astype(dtype),
-    )
-    sharding = NamedSharding(mesh, P(None, AXIS))
-    blocks = jax.tree.map(lambda a: jax.device_put(a, sharding), host)
-    blocks = blocks._replace(targets=blocks.frames if target is None else blocks.targets)
+    host = cut(_on_host(frames), None if target is None else _on_host(target), config, key)
+    if plan is None:
+        plan, predicted = plans.choose(host, config, mesh)
+    else:
+        predicted = plans.predict_bytes(host, config, plan, mesh.size)
     basis = None
     if config.mode == "fast":
-        sample = jnp.asarray(np.asarray(frames[order[:_WHITENING_FRAMES]], dtype))
-        basis = _whitening(sample, config.ridge)
-    resident = _keep_ssms(blocks, plan, config, mesh)
-    return TrainingSet(
-        blocks, resident, basis, plan, mesh, num_blocks, num_frames - num_blocks * block_size
-    )
+        rows = host.rows[host.weights > 0].ravel()[: plans.WHITENING_FRAMES]
+        sample = host.frames[rows].astype(jnp.result_type(float))
+        basis = np.asarray(_whitening(sample, config.ridge))
+    blocks = host if plan == "stream" else plans.keep_ssms(host.load(mesh), plan, config, mesh)
+    return TrainingSet(host, blocks, basis, plan, predicted, mesh)
 
 
 def init(training_set: TrainingSet, config: FitConfig, key: Array) -> State:
     """The state before the first bit."""
-    frames = training_set.blocks.frames
     length = num_words(config.num_bits) * WORD_BITS
-    zeros = jnp.zeros((length,), frames.dtype)
-    return State(
-        Hasher(jnp.zeros((length, frames.shape[-1]), frames.dtype), zeros, zeros),
-        jnp.int32(0),
-        key,
-    )
+    zeros = np.zeros(length, jnp.result_type(float))
+    projections = np.zeros((length, training_set.host.frames.shape[1]), zeros.dtype)
+    return State(Bits(Hasher(projections, zeros, zeros), np.int32(0)), key)
 
 
 def step(state: State, training_set: TrainingSet, config: FitConfig) -> tuple[State, BitInfo]:
@@ -226,32 +131,30 @@ def step(state: State, training_set: TrainingSet, config: FitConfig) -> tuple[St
     Raises:
         ValueError: the error of the bit is not a number strictly between 0 and 1.
     """
-    mesh = training_set.mesh
-    blocks, basis = training_set.blocks, training_set.basis
-    hasher, num_bits = state.hasher, state.num_bits
-    kept = _keep_matrices(
-        blocks, training_set.resident, hasher, num_bits, training_set.plan, config, mesh
+    began = time.perf_counter()
+    bits, plan, mesh = state.bits, training_set.plan, training_set.mesh
+    blocks = plans.keep_matrices(training_set.blocks, plan, bits, config, mesh)
+    candidates, num_steps = _learn(state, blocks, training_set, config)
+    objectives, balances = _evaluate(_with_constant(candidates), bits, blocks, training_set, config)
+    best = int(np.argmin(objectives[:-1]))
+    epsilon = objectives[best]
+    if config.metric != "squared_error":
+        # The matrices kept for this bit are of the fitting metric; these blocks are without them.
+        squared = dataclasses.replace(config, metric="squared_error")
+        only = candidates[best : best + 1]
+        epsilon = _evaluate(only, bits, training_set.blocks, training_set, squared)[0][0]
+    _check_epsilon(epsilon, int(bits.count))
+    beta = np.log((1.0 - epsilon) / epsilon) / 2.0
+    info = BitInfo(
+        objective=float(objectives[best]),
+        constant_objective=float(objectives[-1]),
+        epsilon=float(epsilon),
+        beta=float(beta),
+        balance=float(balances[best]),
+        steps=num_steps,
+        seconds=time.perf_counter() - began,
     )
-    resident = kept._replace(ssms=training_set.resident.ssms)
-    key = jax.random.fold_in(state.key, num_bits)
-    fitted = _learn(blocks, resident, hasher, num_bits, key, basis, config, mesh)
-    evaluate = functools.partial(_evaluate, blocks, resident, hasher, num_bits, config=config)
-    objectives, balances = evaluate(_with_constant(fitted.candidates), config.metric, mesh=mesh)
-    best = jnp.argmin(objectives[:-1])
-    chosen = fitted.candidates[best]
-    if config.metric == "squared_error":
-        epsilon = objectives[best]
-    else:
-        epsilon = evaluate(chosen[None], "squared_error", mesh=mesh)[0][0]
-    _check_epsilon(float(epsilon), int(num_bits))
-    beta = jnp.log((1.0 - epsilon) / epsilon) / 2.0
-    grown = Hasher(
-        hasher.projections.at[num_bits].set(chosen[:-1]),
-        hasher.biases.at[num_bits].set(chosen[-1]),
-        hasher.betas.at[num_bits].set(beta),
-    )
-    info = BitInfo(objectives[best], objectives[-1], epsilon, beta, balances[best], fitted.steps)
-    return State(grown, num_bits + 1, state.key), info
+    return State(_append(bits, candidates[best], beta), state.key), info
 
 
 def fit(
@@ -260,248 +163,235 @@ def fit(
     key: Array,
     target: Array | np.ndarray | None = None,
     *,
-    plan: Plan = "float32",
+    plan: Plan | None = None,
     mesh: Mesh | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    log: str | os.PathLike | None = None,
     progress: bool = False,
 ) -> tuple[Hasher, FitInfo]:
     """Learn L hash functions whose codes reproduce the similarity of frames.
 
     Args:
-        frames: (N, D) float features.
+        frames: (N, D) float features; a memory map is read block by block.
         config: how to fit.
         key: PRNG key of everything random here.
         target: (N, D') vectors whose similarity is the target; default: the frames.
-        plan: the memory plan.
-        mesh: devices to shard over; default: one device.
-        progress: show a bar.
+        plan: the memory plan; default: the fastest that fits the devices.
+        mesh: devices to shard over, from ``training_mesh``; default: one device.
+        checkpoint: ``.npz`` file that is written after every bit; if it exists, training goes on
+            from it.
+        log: JSON-lines file to add to.
+        progress: show a bar, and the memory plan.
 
     Returns:
         The hasher and the record of its training. An interrupt (Ctrl-C) after the first bit gives
-        the bits learned until then, ``info.interrupted`` set.
+        the bits learned until then, with ``info.interrupted`` set.
 
     Raises:
-        ValueError: bad shapes or numbers, or training broke down (see ``step``).
+        ValueError: bad shapes or numbers, training broke down (see ``step``), or the checkpoint is
+            of another run.
     """
+    saved, description = None, {}
+    if checkpoint is not None:
+        description = checkpoints.describe(frames, target, config, key)
+        saved = checkpoints.load(checkpoint, description)
+    mesh = training_mesh(1) if mesh is None else mesh
+    memory_before = plans.used_memory(mesh)
     order_key, bits_key = jax.random.split(key)
+    plan = plan if saved is None else saved.plan
     training_set = prepare(frames, config, order_key, target, plan=plan, mesh=mesh)
     state = init(training_set, config, bits_key)
-    infos, seconds, interrupted = [], [], False
-    bar = tqdm(total=config.num_bits, disable=not progress, unit="bit")
-    try:
-        while len(infos) < config.num_bits:
-            start = time.perf_counter()
-            state, info = step(state, training_set, config)
-            infos.append(jax.tree.map(np.asarray, info))
-            seconds.append(time.perf_counter() - start)
-            bar.set_postfix(
-                objective=f"{info.objective:.4f}",
-                epsilon=f"{info.epsilon:.4f}",
-                beta=f"{info.beta:.3f}",
-                balance=f"{info.balance:+.2f}",
-            )
-            bar.update()
-    except KeyboardInterrupt:
-        interrupted = True
-        if not infos:
-            raise
-    finally:
-        bar.close()
-    hasher = state.hasher.prefix(len(infos))
-    return hasher, _summarize(infos, seconds, hasher, training_set, config, interrupted)
+    infos: list[BitInfo] = []
+    if saved is not None:
+        infos = saved.infos
+        state = state._replace(bits=_restore(state.bits, saved.hasher))
+    leads = jax.process_index() == 0
+    interrupted = False
+    with TrainingLog(log if leads else None, progress and leads, config.num_bits, len(infos)) as to:
+        to.start(_announcement(training_set), **_settings(training_set, config))
+        try:
+            while len(infos) < config.num_bits:
+                state, info = step(state, training_set, config)
+                infos.append(info)
+                if checkpoint is not None and leads:
+                    content = Checkpoint(_learned(state), infos, training_set.plan)
+                    checkpoints.save(checkpoint, content, description)
+                to.bit(len(infos), info, _frames_visited(info, training_set) / info.seconds)
+        except KeyboardInterrupt:
+            interrupted = True
+            if not infos:
+                raise
+    hasher = Hasher(*map(jnp.asarray, _learned(state)))
+    used = plans.peak_memory(mesh) - memory_before
+    return hasher, _summarize(infos, hasher, training_set, config, used, interrupted)
 
 
-def approximation_errors(
-    blocks: Blocks, hasher: Hasher, config: FitConfig
+def _learn(
+    state: State, blocks: Blocks | HostBlocks, training_set: TrainingSet, config: FitConfig
+) -> tuple[np.ndarray, int]:
+    """Candidate hyperplanes of the next bit, (R, D + 1), and the optimiser steps taken."""
+    start_key, first_key = jax.random.split(jax.random.fold_in(state.key, state.bits.count))
+    num_steps = training_set.host.rows.shape[0]
+    walk = learner.start(start_key, training_set.host.frames.shape[1], config)
+    shared = (state.bits, training_set.basis)
+    run = functools.partial(
+        sweep, _descend, blocks=blocks, shared=shared, config=config, mesh=training_set.mesh
+    )
+    if config.mode == "fast":
+        # Long corpora are seen in part: each bit begins with other blocks.
+        first = int(jax.random.randint(first_key, (), 0, num_steps))
+        taken = config.fast_steps
+        walk, _ = run(walk, (first + np.arange(taken)) % num_steps)
+    else:
+        losses: list[float] = []
+        while len(losses) < config.max_epochs and not learner.has_converged(losses, config):
+            walk, errors = run(walk, np.arange(num_steps))
+            losses.append(float(_mean_over_steps(errors, training_set)[0]))
+        taken = len(losses) * num_steps
+    local = jax.tree.map(np.asarray, walk)
+    return np.asarray(learner.hyperplanes(local, training_set.basis)), taken
+
+
+def _evaluate(
+    candidates: np.ndarray,
+    bits: Bits,
+    blocks: Blocks | HostBlocks,
+    training_set: TrainingSet,
+    config: FitConfig,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How far the codes' similarity is from the target, after each bit.
-
-    Args:
-        blocks: frames; at most 8 blocks are used, one block at a time.
-        hasher: L hash functions.
-        config: the target.
-
-    Returns:
-        Two (L,) float32 arrays: the mean over pairs of (S - sum beta [a = b] / sum beta)^2, and the
-        same with all betas 1.
-
-    Source: [ICASSP20] eq. 3.
-    """
-    frames = blocks.frames.reshape(-1, *blocks.frames.shape[2:])
-    targets = blocks.targets.reshape(-1, *blocks.targets.shape[2:])
-    count = min(_APPROXIMATION_BLOCKS, int(blocks.weights.sum()))
-    errors = [
-        np.asarray(_block_approximation_errors(frames[g], targets[g], hasher, config))
-        for g in range(count)
-    ]
-    weighted, plain = np.mean(errors, axis=0)
-    return weighted, plain
+    """Exact errors under ``config.metric`` and balances of candidates, each (R,), on all blocks."""
+    steps = np.arange(training_set.host.rows.shape[0])
+    shared = (bits, candidates)
+    _, outputs = sweep(_judge, None, steps, blocks, shared, config, training_set.mesh)
+    errors, balances = (_mean_over_steps(output, training_set) for output in outputs)
+    return errors, balances
 
 
-# --- compiled pieces, each sharded over the mesh the same way ---------------------------------
-
-
-def _sharded(function, mesh, in_specs, out_specs):
-    # Results are made equal on all devices by ``_block_sum``, which the checker cannot follow
-    # through the loops that start from constants.
-    return jax.shard_map(
-        function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+def _descend(walk, step, shared, config):
+    """Body of a sweep: one optimiser step of all candidates; gives their errors before it."""
+    bits, basis = shared
+    constants, matrices = plans.step_terms(step, bits, config)
+    candidates = learner.hyperplanes(walk, basis)
+    errors, gradients = jax.vmap(learner.block_gradient, in_axes=(None, 0, 0))(
+        candidates, step.frames, matrices
     )
+    gradient = block_mean(gradients, step.weights)
+    errors = block_mean(errors + constants[:, None], step.weights)
+    return learner.move(walk, gradient, basis, config), errors
 
 
-_BY_BLOCK = P(None, AXIS)
+def _judge(carry, step, shared, config):
+    """Body of a sweep: errors and balances of candidates."""
+    bits, candidates = shared
+    constants, matrices = plans.step_terms(step, bits, config)
+
+    def judge_block(frames, constant, matrix):
+        code = sign(learner.activations(candidates, frames))
+        return learner.block_errors(code, matrix)[1] + constant, jnp.mean(code, axis=0)
+
+    outcomes = jax.vmap(judge_block)(step.frames, constants, matrices)
+    return carry, tuple(block_mean(outcome, step.weights) for outcome in outcomes)
 
 
-@functools.partial(jax.jit, static_argnames=("ridge",))
-def _whitening(frames, ridge):
-    return learner.whitening(frames, ridge)
+_whitening = functools.partial(jax.jit, static_argnames=("ridge",))(learner.whitening)
 
 
-@functools.partial(jax.jit, static_argnames=("plan", "config", "mesh"))
-def _keep_ssms(blocks, plan, config, mesh):
-    keep = lambda blocks: plans.keep_ssms(blocks, plan, config)
-    return _sharded(keep, mesh, (_BY_BLOCK,), _BY_BLOCK)(blocks)
+def _mean_over_steps(values: Array, training_set: TrainingSet) -> np.ndarray:
+    """(S, ...) means over the blocks of each step to the mean over all blocks."""
+    return np.average(np.asarray(values), axis=0, weights=training_set.host.weights.sum(axis=1))
 
 
-@functools.partial(jax.jit, static_argnames=("plan", "config", "mesh"))
-def _keep_matrices(blocks, resident, hasher, num_bits, plan, config, mesh):
-    keep = lambda blocks, resident, hasher, num_bits: plans.keep_matrices(
-        blocks, resident, plan, hasher, num_bits, config
-    )
-    specs = (_BY_BLOCK, _BY_BLOCK, P(), P())
-    return _sharded(keep, mesh, specs, _BY_BLOCK)(blocks, resident, hasher, num_bits)
-
-
-@functools.partial(jax.jit, static_argnames=("config", "mesh"))
-def _learn(blocks, resident, hasher, num_bits, key, basis, config, mesh):
-    def learn(blocks, resident, hasher, num_bits, key, basis):
-        num_steps, _, _, num_features = blocks.frames.shape
-
-        def step_gradient(candidates, step):
-            constants, matrices = plans.step_terms(
-                step, blocks, resident, hasher, num_bits, config, config.metric
-            )
-            errors, gradients = jax.vmap(learner.block_gradient, in_axes=(None, 0, 0))(
-                candidates, blocks.frames[step], matrices
-            )
-            weights = blocks.weights[step]
-            return (
-                _block_mean(errors + constants[:, None], weights),
-                _block_mean(gradients, weights),
-            )
-
-        if config.mode == "fast":
-            return learner.fit_fast(key, basis, num_steps, step_gradient, config)
-        return learner.fit_published(key, num_features, num_steps, step_gradient, config)
-
-    specs = (_BY_BLOCK, _BY_BLOCK, P(), P(), P(), P())
-    return _sharded(learn, mesh, specs, P())(blocks, resident, hasher, num_bits, key, basis)
-
-
-@functools.partial(jax.jit, static_argnames=("metric", "config", "mesh"))
-def _evaluate(blocks, resident, hasher, num_bits, candidates, metric, config, mesh):
-    """Exact errors under ``metric`` and balances of candidates, each (R,), over all blocks."""
-
-    def evaluate(blocks, resident, hasher, num_bits, candidates):
-        def block(frames, constant, matrix):
-            bits = sign(learner.activations(candidates, frames))
-            return learner.block_errors(bits, matrix)[1] + constant, jnp.mean(bits, axis=0)
-
-        def visit(step):
-            constants, matrices = plans.step_terms(
-                step, blocks, resident, hasher, num_bits, config, metric
-            )
-            weights = blocks.weights[step]
-            means = jax.vmap(block)(blocks.frames[step], constants, matrices)
-            return *(_block_sum(mean, weights) for mean in means), _block_sum(weights, weights)
-
-        steps = jnp.arange(blocks.frames.shape[0])
-        errors, balances, counts = jax.lax.map(visit, steps)
-        return jnp.sum(errors, 0) / jnp.sum(counts), jnp.sum(balances, 0) / jnp.sum(counts)
-
-    specs = (_BY_BLOCK, _BY_BLOCK, P(), P(), P())
-    arguments = (blocks, resident, hasher, num_bits, candidates)
-    return _sharded(evaluate, mesh, specs, (P(), P()))(*arguments)
-
-
-@functools.partial(jax.jit, static_argnames=("config",))
-def _block_approximation_errors(frames, target, hasher, config):
-    ssm = plans.block_ssm(target, config)
-
-    def add_bit(carry, bit):
-        agreements, totals = carry
-        projection, bias, beta = bit
-        code = sign(learner.activations(jnp.append(projection, bias)[None], frames))[:, 0]
-        agrees = (1.0 + code[:, None] * code[None, :]) / 2.0
-        weights = jnp.stack([beta, jnp.ones_like(beta)])
-        agreements = agreements + weights[:, None, None] * agrees[None]
-        totals = totals + weights
-        errors = jnp.square(ssm[None] - agreements / totals[:, None, None])
-        return (agreements, totals), jnp.mean(errors, axis=(1, 2))
-
-    start = (jnp.zeros((2, *ssm.shape), ssm.dtype), jnp.zeros(2, ssm.dtype))
-    return jax.lax.scan(add_bit, start, tuple(hasher))[1].T
-
-
-def _block_sum(values: Array, weights: Array) -> Array:
-    """Weighted sum over the k blocks of a step, wherever they are.
-
-    Every device puts its blocks' values in their place among zeros, so that the sum over devices
-    only assembles them, and the order of summation does not depend on the number of devices.
-    """
-    local = weights.shape[0]
-    total = local * jax.lax.axis_size(AXIS)
-    scaled = values * weights.reshape(-1, *[1] * (values.ndim - 1))
-    places = jnp.zeros((total, *values.shape[1:]), values.dtype)
-    first = jax.lax.axis_index(AXIS) * local
-    places = jax.lax.dynamic_update_slice_in_dim(places, scaled, first, 0)
-    return jnp.sum(jax.lax.psum(places, AXIS), axis=0)
-
-
-def _block_mean(values: Array, weights: Array) -> Array:
-    return _block_sum(values, weights) / _block_sum(weights, weights)
-
-
-# --- plain Python pieces ------------------------------------------------------------------------
-
-
-def _cut(values: np.ndarray, order: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Rows in the given order as (S, k, B, D), filled up with zeros."""
-    cut = np.zeros((shape[0] * shape[1] * shape[2], values.shape[1]), values.dtype)
-    cut[: order.size] = values[order]
-    return cut.reshape(*shape, values.shape[1])
-
-
-def _with_constant(candidates: Array) -> Array:
+def _with_constant(candidates: np.ndarray) -> np.ndarray:
     """Candidates and, last, the constant code h = 1."""
-    constant = jnp.zeros_like(candidates[:1]).at[:, -1].set(1.0)
-    return jnp.concatenate([candidates, constant])
+    constant = np.zeros_like(candidates[:1])
+    constant[:, -1] = 1.0
+    return np.concatenate([candidates, constant])
+
+
+def _append(bits: Bits, candidate: np.ndarray, beta: float) -> Bits:
+    hasher = Hasher(*(array.copy() for array in bits.hasher))
+    hasher.projections[bits.count] = candidate[:-1]
+    hasher.biases[bits.count] = candidate[-1]
+    hasher.betas[bits.count] = beta
+    return Bits(hasher, bits.count + np.int32(1))
+
+
+def _learned(state: State) -> Hasher:
+    """The bits without padding."""
+    return Hasher(*(array[: state.bits.count] for array in state.bits.hasher))
+
+
+def _restore(empty: Bits, hasher: Hasher) -> Bits:
+    """The bits of a checkpoint, padded like those of a new run."""
+    count = hasher.num_bits
+    padded = Hasher(
+        *(
+            np.concatenate([saved, blank[count:]])
+            for saved, blank in zip(hasher, empty.hasher, strict=True)
+        )
+    )
+    return Bits(padded, np.int32(count))
+
+
+def _frames_visited(info: BitInfo, training_set: TrainingSet) -> int:
+    """Frames that the steps and the evaluation of a bit went through."""
+    num_steps, per_step, size = training_set.host.rows.shape
+    return (info.steps + num_steps) * per_step * size
+
+
+def _announcement(training_set: TrainingSet) -> str:
+    settings = training_set.host.rows.shape
+    num_blocks = int(training_set.host.weights.sum())
+    left_over = training_set.host.frames.shape[0] - num_blocks * settings[2]
+    return (
+        f"{num_blocks} blocks of {settings[2]} frames ({left_over} frames left over), memory plan "
+        f"{training_set.plan}: about {training_set.predicted_bytes / 1e9:.2f} GB on each of "
+        f"{training_set.mesh.size} device(s)"
+    )
+
+
+def _settings(training_set: TrainingSet, config: FitConfig) -> dict[str, Any]:
+    return {
+        "config": to_dict(config),
+        "num_blocks": int(training_set.host.weights.sum()),
+        "plan": training_set.plan,
+        "predicted_bytes": training_set.predicted_bytes,
+        "num_devices": training_set.mesh.size,
+    }
 
 
 def _summarize(
     infos: list[BitInfo],
-    seconds: list[float],
     hasher: Hasher,
     training_set: TrainingSet,
     config: FitConfig,
+    peak_bytes: int,
     interrupted: bool,
 ) -> FitInfo:
-    block_size = training_set.blocks.frames.shape[2]
-    errors = approximation_errors(training_set.blocks, hasher, config)
+    host = training_set.host
+    weighted, plain = approximation_errors(host, hasher, config)
+    num_blocks, block_size = int(host.weights.sum()), host.rows.shape[2]
     return FitInfo(
-        **{name: np.stack([getattr(info, name) for info in infos]) for name in BitInfo._fields},
-        seconds=np.asarray(seconds),
-        approximation_error=errors[0],
-        plain_approximation_error=errors[1],
-        num_frames=training_set.num_blocks * block_size,
-        num_left_over=training_set.num_left_over,
-        num_blocks=training_set.num_blocks,
+        **by_field(infos),
+        approximation_error=weighted,
+        plain_approximation_error=plain,
+        num_frames=num_blocks * block_size,
+        num_left_over=host.frames.shape[0] - num_blocks * block_size,
+        num_blocks=num_blocks,
         block_size=block_size,
         plan=training_set.plan,
+        predicted_bytes=training_set.predicted_bytes,
+        peak_bytes=peak_bytes,
         interrupted=interrupted,
     )
 
 
-def _check_frames(frames, target, config, mesh) -> None:
+def _on_host(values: Array | np.ndarray) -> np.ndarray:
+    """The values as a NumPy array; a memory map stays one."""
+    return values if isinstance(values, np.ndarray) else np.asarray(values)
+
+
+def _check_frames(frames, target, config: FitConfig, mesh: Mesh) -> None:
     if frames.ndim != 2 or frames.shape[0] < 2:
         raise ValueError(f"frames has shape {frames.shape}: give (N, D) with 2 frames or more")
     if target is not None and (target.ndim != 2 or target.shape[0] != frames.shape[0]):
@@ -509,9 +399,6 @@ def _check_frames(frames, target, config, mesh) -> None:
             f"target has shape {target.shape}: give one vector for each of the "
             f"{frames.shape[0]} frames"
         )
-    for name, values in (("frames", frames), ("target", target)):
-        if values is not None and not np.isfinite(np.asarray(values).sum(dtype=np.float64)):
-            raise ValueError(f"{name} holds NaN or infinite values: check the features")
     if config.blocks_per_step % mesh.size:
         raise ValueError(
             f"blocks_per_step is {config.blocks_per_step}: give a multiple of the "
@@ -520,10 +407,12 @@ def _check_frames(frames, target, config, mesh) -> None:
 
 
 def _check_epsilon(epsilon: float, bit: int) -> None:
-    if not 0.0 < epsilon < 1.0:
+    rounding = float(np.finfo(np.float32).eps)  # closer to an end is the end itself
+    if not rounding < epsilon < 1.0 - rounding:
         raise ValueError(
-            f"bit {bit} has error {epsilon}, which must lie strictly between 0 and 1: "
-            "0 means that the target is reproduced exactly (train fewer bits), NaN that the "
-            "frames or the target hold values out of range (a squared error needs similarities "
-            "within [0, 1])"
+            f"training stopped at bit {bit}: its error epsilon is {epsilon}, and its weight "
+            "ln((1 - epsilon) / epsilon) / 2 needs one strictly between 0 and 1. NaN: the frames "
+            "or the target hold NaN or infinite values. 0: the bit reproduces the target exactly, "
+            "so train fewer bits. Otherwise the target similarities leave [0, 1] (the cosine of "
+            "features of both signs does: use the rbf target)"
         )

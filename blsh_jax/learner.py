@@ -9,10 +9,9 @@ A candidate is a row of D + 1 numbers: a projection and, last, its bias (the wei
 feature 1). Both modes take the same step; they differ in where candidates start, in the
 coordinates that Adam moves in, and in when they stop.
 
-Letters: R candidates, B frames per block, D features, S steps per epoch, G blocks per step.
+Letters: R candidates, B frames per block, D features.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -24,23 +23,19 @@ from blsh_jax.codes import project, sign
 from blsh_jax.config import FitConfig
 
 STOP_WINDOW = 10  # epochs of the moving average in the stopping rule
+_FAST_DECAYS = (0.9, 0.98)
 
-StepGradient = Callable[[Array, Array], tuple[Array, Array]]
 
-
-class Fit(NamedTuple):
-    """What fitting a bit gives.
+class Walk(NamedTuple):
+    """Where an optimisation stands.
 
     Attributes:
-        candidates: (R, D + 1) hyperplanes.
-        losses: losses along the way, mean over the blocks seen: (max_epochs, R) epoch by epoch in
-            the published mode, NaN where it stopped before; (fast_steps, R) in the fast mode.
-        steps: () int32, number of optimiser steps taken.
+        rows: (R, D + 1) candidates, in the coordinates that the optimiser moves in.
+        optimizer: state of Adam.
     """
 
-    candidates: Array
-    losses: Array
-    steps: Array
+    rows: Array
+    optimizer: optax.OptState
 
 
 def activations(candidates: Array, frames: Array) -> Array:
@@ -88,96 +83,76 @@ def block_gradient(candidates: Array, frames: Array, matrix: Array) -> tuple[Arr
     return errors, jnp.concatenate([gradient, jnp.sum(slopes, axis=0)[:, None]], axis=1)
 
 
-def fit_published(
-    key: Array, num_features: int, num_steps: int, step_gradient: StepGradient, config: FitConfig
-) -> Fit:
-    """The authors' schedule: one hyperplane, Adam, one step per group of blocks, epoch by epoch.
+def start(key: Array, num_features: int, config: FitConfig) -> Walk:
+    """Candidates before the first step.
 
-    The start is Xavier-normal for a (D + 1, 1) matrix, the bias being one more feature. From
-    ``min_epochs`` on, training stops when the 10-epoch moving average of the loss gained less than
-    1 / B^2 over the one of the epoch before.
+    Published mode: one hyperplane, Xavier-normal for a (D + 1, 1) matrix, the bias being one more
+    feature. Fast mode: R random directions in whitened coordinates, through points about half a
+    standard deviation from the mean of the frames.
 
     Args:
-        key: PRNG key of the start.
+        key: PRNG key.
         num_features: D.
-        num_steps: S, steps per epoch.
-        step_gradient: (candidates, step) to the (R,) mean errors, constants included, and the
-            (R, D + 1) gradients of the blocks of that step.
-        config: Adam's settings, the epochs and the block size.
+        config: the mode.
 
-    Source: [ICASSP20] Algorithm 2; [TASLP22] for the bias and the stopping rule.
+    Source: [ICASSP20] Algorithm 2; [TASLP22] for the bias.
     """
-    dtype = jnp.result_type(float)
-    start = jax.random.normal(key, (1, num_features + 1), dtype)
-    start = start * (2.0 / (num_features + 2)) ** 0.5
-    adam = optax.adam(config.learning_rate, config.adam_b1, config.adam_b2)
-    threshold = 1.0 / config.block_size**2
-
-    def step(carry, index):
-        candidates, optimizer = carry
-        errors, gradient = step_gradient(candidates, index)
-        return _descend(adam, gradient, optimizer, candidates), errors
-
-    def epoch(carry):
-        number, fitted, losses = carry
-        fitted, errors = jax.lax.scan(step, fitted, jnp.arange(num_steps))
-        losses = jax.lax.dynamic_update_index_in_dim(losses, jnp.mean(errors, 0), number, 0)
-        return number + 1, fitted, losses
-
-    def goes_on(carry):
-        number, _, losses = carry
-        # The two moving averages share all but their outermost epochs.
-        latest = losses[jnp.maximum(number - 1, 0), 0]
-        dropped = losses[jnp.maximum(number - 1 - STOP_WINDOW, 0), 0]
-        converged = (dropped - latest) / STOP_WINDOW < threshold
-        may_stop = (number >= config.min_epochs) & (number > STOP_WINDOW)
-        return (number < config.max_epochs) & ~(may_stop & converged)
-
-    losses = jnp.full((config.max_epochs, 1), jnp.nan, dtype)
-    carry = (jnp.int32(0), (start, adam.init(start)), losses)
-    number, (candidates, _), losses = jax.lax.while_loop(goes_on, epoch, carry)
-    return Fit(candidates, losses, number * num_steps)
+    fast = config.mode == "fast"
+    count = config.fast_candidates if fast else 1
+    rows = jax.random.normal(key, (count, num_features + 1), jnp.result_type(float))
+    if fast:
+        rows = _unit_projections(rows.at[:, -1].multiply(0.5 * num_features**0.5))
+    else:
+        rows = rows * (2.0 / (num_features + 2)) ** 0.5
+    return Walk(rows, _adam(num_features, config).init(rows))
 
 
-def fit_fast(
-    key: Array, basis: Array, num_steps: int, step_gradient: StepGradient, config: FitConfig
-) -> Fit:
-    """Many random hyperplanes at once, in coordinates where the features are white.
+def hyperplanes(walk: Walk, basis: Array | None) -> Array:
+    """The candidates as hyperplanes in the space of the frames, (R, D + 1)."""
+    return walk.rows if basis is None else _times(walk.rows, basis.T)
 
-    Whitening makes every direction equally easy to reach and gives a row of unit length activations
-    of unit variance, so rows are kept at unit length: the straight-through derivative then never
-    saturates nor becomes constant. The step size falls to zero along a cosine, so that the last
-    steps settle. Groups of blocks are taken in turn from a random first one.
+
+def move(walk: Walk, gradient: Array, basis: Array | None, config: FitConfig) -> Walk:
+    """One optimiser step of every candidate.
+
+    In the fast mode the step is taken in coordinates where the features are white, so that every
+    direction is equally easy to reach, and rows are brought back to unit length, which gives
+    activations of unit variance: the straight-through derivative neither saturates nor becomes
+    constant. The step size falls to zero along a cosine, so that the last steps settle.
 
     Args:
-        key: PRNG key of the starts and of the first group.
-        basis: (D + 1, D + 1), maps whitened coordinates to hyperplanes (see ``whitening``).
-        num_steps: S, groups of blocks.
-        step_gradient: as for ``fit_published``.
-        config: ``fast_candidates``, ``fast_steps`` and ``fast_learning_rate``.
+        walk: where the candidates are.
+        gradient: (R, D + 1) derivative of the error in the hyperplanes.
+        basis: (D + 1, D + 1) from ``whitening`` in the fast mode, else None.
+        config: the mode and Adam's settings.
+    """
+    gradient = gradient if basis is None else _times(gradient, basis)
+    adam = _adam(gradient.shape[1] - 1, config)
+    # optax mixes its step counter with floats, which the strict mode of promotion refuses.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, optimizer = adam.update(gradient, walk.optimizer, walk.rows)
+        rows = optax.apply_updates(walk.rows, updates)
+    return Walk(rows if basis is None else _unit_projections(rows), optimizer)
+
+
+def has_converged(losses: list[float], config: FitConfig) -> bool:
+    """The stopping rule of the published mode.
+
+    Args:
+        losses: mean error of each epoch so far.
+        config: ``min_epochs``, and B = ``block_size``.
 
     Returns:
-        All R candidates: the caller keeps the best by the exact error on all blocks.
+        Whether ``min_epochs`` are over and the 10-epoch moving average of the loss gained less than
+        1 / B^2 over the one of the epoch before.
+
+    Source: [TASLP22], training details.
     """
-    start_key, first_key = jax.random.split(key)
-    width = basis.shape[0]
-    # The last coordinate shifts the hyperplane from the mean of the frames, in standard deviations.
-    start = jax.random.normal(start_key, (config.fast_candidates, width), basis.dtype)
-    scales = jnp.ones(width, basis.dtype).at[-1].set(0.5 * (width - 1) ** 0.5)
-    rate = config.fast_learning_rate / (width - 1) ** 0.5
-    adam = optax.adam(optax.cosine_decay_schedule(rate, config.fast_steps), 0.9, 0.98)
-    first = jax.random.randint(first_key, (), 0, num_steps)
-
-    def step(carry, index):
-        rows, optimizer = carry
-        errors, gradient = step_gradient(_times(rows, basis.T), (first + index) % num_steps)
-        rows, optimizer = _descend(adam, _times(gradient, basis), optimizer, rows)
-        return (_unit_projections(rows), optimizer), errors
-
-    start = _unit_projections(start * jnp.broadcast_to(scales, start.shape))
-    carry = (start, adam.init(start))
-    (rows, _), losses = jax.lax.scan(step, carry, jnp.arange(config.fast_steps))
-    return Fit(_times(rows, basis.T), losses, jnp.int32(config.fast_steps))
+    if len(losses) < config.min_epochs or len(losses) <= STOP_WINDOW:
+        return False
+    # The two moving averages share all but their outermost epochs.
+    gain = (losses[-1 - STOP_WINDOW] - losses[-1]) / STOP_WINDOW
+    return gain < 1.0 / config.block_size**2
 
 
 def whitening(frames: Array, ridge: float) -> Array:
@@ -204,14 +179,12 @@ def whitening(frames: Array, ridge: float) -> Array:
     return basis.at[:-1, :-1].set(projections).at[-1, :-1].set(shifts).at[-1, -1].set(1.0)
 
 
-def _descend(
-    optimizer: optax.GradientTransformation, gradient: Array, state: optax.OptState, rows: Array
-) -> tuple[Array, optax.OptState]:
-    """One optimiser step from ``rows``."""
-    # optax mixes its step counter with floats, which the strict mode of promotion refuses.
-    with jax.numpy_dtype_promotion("standard"):
-        updates, state = optimizer.update(gradient, state, rows)
-        return optax.apply_updates(rows, updates), state
+def _adam(num_features: int, config: FitConfig) -> optax.GradientTransformation:
+    if config.mode == "published":
+        return optax.adam(config.learning_rate, config.adam_b1, config.adam_b2)
+    # A step of Adam moves every coordinate alike: this is its length for a whole row.
+    rate = config.fast_learning_rate / num_features**0.5
+    return optax.adam(optax.cosine_decay_schedule(rate, config.fast_steps), *_FAST_DECAYS)
 
 
 def _times(left: Array, right: Array) -> Array:

@@ -9,61 +9,55 @@ so V itself is never stored, and the bits learned so far are all that a run has 
 
     float32   keeps the target SSMs all along and the matrices of the current bit: 8 bytes a pair;
     bfloat16  keeps the matrices of the current bit, rounded: 2 bytes a pair (accelerators);
-    rebuild   keeps nothing of size B x B: every step computes what it needs from the frames.
+    rebuild   keeps nothing of size B x B: every step computes what it needs from the frames;
+    stream    does the same and leaves the frames on the host or on disk.
 
 Letters: G blocks in all, cut into S steps of k blocks; B frames per block, D features, L bits.
 """
 
+import functools
+import os
+import resource
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from blsh_jax import codes, similarity
+from blsh_jax.blocks import BY_BLOCK, Blocks, HostBlocks, sharded
 from blsh_jax.codes import WORD_BITS, Hasher
 from blsh_jax.config import FitConfig
+from blsh_jax.similarity import self_similarity
 
-Plan = Literal["float32", "bfloat16", "rebuild"]
-PLANS: tuple[Plan, ...] = ("float32", "bfloat16", "rebuild")
-
-
-class Blocks(NamedTuple):
-    """Training frames, permuted and cut.
-
-    Attributes:
-        frames: (S, k, B, D) features.
-        targets: (S, k, B, D') vectors whose similarity is the target; often the frames themselves.
-        weights: (S, k) 1 for a block of frames, 0 for one that only fills the last step.
-    """
-
-    frames: Array
-    targets: Array
-    weights: Array
+Plan = Literal["float32", "bfloat16", "rebuild", "stream"]
+PLANS: tuple[Plan, ...] = ("float32", "bfloat16", "rebuild", "stream")  # fastest first
+WHITENING_FRAMES = 50_000  # enough for the covariance of some hundred features
+_USABLE = 0.6  # part of the free memory that a plan may be predicted to take
+_WORKING_MATRICES = 8  # (B, B) temporaries of one block: cosine, SSM, agreement, A, C, V, M, spare
 
 
-class Resident(NamedTuple):
-    """What a plan keeps in memory; None for what it does not.
+class Bits(NamedTuple):
+    """The bits learned so far.
 
     Attributes:
-        ssms: (S, k, B, B) float32 target SSMs.
-        constants: (S, k) float32, c of the current bit under the fitting metric.
-        matrices: (S, k, B, B) float32 or bfloat16, M of the current bit, likewise.
+        hasher: their hash functions, padded with betas of 0 to one length L', a multiple of 32: one
+            shape, hence one compilation and one rounding, however many bits are learned.
+        count: () int32, how many they are.
     """
 
-    ssms: Array | None = None
-    constants: Array | None = None
-    matrices: Array | None = None
+    hasher: Hasher
+    count: Array
 
 
-def weighted_agreement(frames: Array, hasher: Hasher, num_bits: Array) -> Array:
-    """H diag(beta) H^T over the first ``num_bits`` bits, the signed similarity of codes.
+def weighted_agreement(frames: Array, bits: Bits) -> Array:
+    """H diag(beta) H^T, the signed similarity of codes.
 
     Args:
         frames: (B, D).
-        hasher: L' hash functions, L' a multiple of 32, with betas of 0 from ``num_bits`` on: one
-            shape, hence one compilation and one rounding, however many bits are learned.
-        num_bits: () int32.
+        bits: learned so far.
 
     Returns:
         (B, B) between -sum(beta) and sum(beta).
@@ -71,14 +65,14 @@ def weighted_agreement(frames: Array, hasher: Hasher, num_bits: Array) -> Array:
 
     def add_word(word, total):
         part = jax.tree.map(
-            lambda a: jax.lax.dynamic_slice_in_dim(a, word * WORD_BITS, WORD_BITS), hasher
+            lambda a: jax.lax.dynamic_slice_in_dim(a, word * WORD_BITS, WORD_BITS), bits.hasher
         )
-        bits = codes.sign(codes.project(frames, part.projections, part.biases))
-        scaled = bits * jnp.broadcast_to(part.betas, bits.shape)
-        return total + jnp.matmul(scaled, bits.T, precision=jax.lax.Precision.HIGHEST)
+        code = codes.sign(codes.project(frames, part.projections, part.biases))
+        scaled = code * jnp.broadcast_to(part.betas, code.shape)
+        return total + jnp.matmul(scaled, code.T, precision=jax.lax.Precision.HIGHEST)
 
     size = frames.shape[0]
-    words = (num_bits + WORD_BITS - 1) // WORD_BITS
+    words = (bits.count + WORD_BITS - 1) // WORD_BITS
     return jax.lax.fori_loop(0, words, add_word, jnp.zeros((size, size), frames.dtype))
 
 
@@ -99,80 +93,161 @@ def pair_weights(ssm: Array, agreement: Array, beta_sum: Array) -> Array:
     return jax.nn.softmax((offset * beta_sum + slope * agreement).ravel()).reshape(ssm.shape)
 
 
-def block_ssm(target: Array, config: FitConfig) -> Array:
-    """(B, D') target vectors to the (B, B) target SSM that the configuration names."""
-    return similarity.self_similarity(target, config.target, config.sigma2)
-
-
 def block_terms(
-    frames: Array, ssm: Array, hasher: Hasher, num_bits: Array, metric: similarity.Metric
+    frames: Array, ssm: Array, bits: Bits, metric: similarity.Metric
 ) -> tuple[Array, Array]:
     """The constant c = sum V A and the pair matrix M = V C of one block under ``metric``."""
-    agreement = weighted_agreement(frames, hasher, num_bits)
-    weights = pair_weights(ssm, agreement, jnp.sum(hasher.betas))
+    agreement = weighted_agreement(frames, bits)
+    weights = pair_weights(ssm, agreement, jnp.sum(bits.hasher.betas))
     offset, slope = similarity.affine(ssm, metric)
     return jnp.sum(weights * offset), weights * slope
 
 
-def step_terms(
-    step: Array,
-    blocks: Blocks,
-    resident: Resident,
-    hasher: Hasher,
-    num_bits: Array,
-    config: FitConfig,
-    metric: similarity.Metric,
-) -> tuple[Array, Array]:
-    """Terms c and M of the k blocks of a step: looked up where they are resident, else computed.
+def step_terms(step: Blocks, bits: Bits, config: FitConfig) -> tuple[Array, Array]:
+    """Terms c and M of the blocks of a step: looked up where they are resident, else computed.
 
     Args:
-        step: () int32 in [0, S).
-        blocks: frames and targets.
-        resident: what the plan keeps.
-        hasher: bits learned so far, padded as ``weighted_agreement`` wants it.
-        num_bits: () int32, how many they are.
-        config: the target.
-        metric: resident matrices serve only the configuration's own metric.
+        step: the k blocks of one step.
+        bits: learned so far.
+        config: the target and the fitting metric.
 
     Returns:
         (k,) and (k, B, B).
     """
-    if resident.matrices is not None and metric == config.metric:
-        return resident.constants[step], resident.matrices[step]
-    if resident.ssms is not None:
-        ssms = resident.ssms[step]
-    else:
-        ssms = jax.vmap(lambda target: block_ssm(target, config))(blocks.targets[step])
-    terms = jax.vmap(lambda frames, ssm: block_terms(frames, ssm, hasher, num_bits, metric))
-    return terms(blocks.frames[step], ssms)
+    if step.matrices is not None:
+        return step.constants, step.matrices
+    ssms = block_ssms(step, config) if step.ssms is None else step.ssms
+    terms = jax.vmap(lambda frames, ssm: block_terms(frames, ssm, bits, config.metric))
+    return terms(step.frames, ssms)
 
 
-def keep_ssms(blocks: Blocks, plan: Plan, config: FitConfig) -> Resident:
-    """What a plan keeps from the first bit to the last."""
+def block_ssms(step: Blocks, config: FitConfig) -> Array:
+    """The (k, B, B) target SSMs of the blocks of a step."""
+    vectors = step.frames if step.targets is None else step.targets
+    return jax.vmap(lambda block: self_similarity(block, config.target, config.sigma2))(vectors)
+
+
+def keep_ssms(blocks: Blocks, plan: Plan, config: FitConfig, mesh: Mesh) -> Blocks:
+    """Blocks with what a plan keeps from the first bit to the last."""
     if plan != "float32":
-        return Resident()
-    return Resident(
-        ssms=jax.lax.map(jax.vmap(lambda target: block_ssm(target, config)), blocks.targets)
-    )
+        return blocks
+    return blocks._replace(ssms=_all_ssms(blocks, config, mesh))
 
 
-def keep_matrices(
-    blocks: Blocks,
-    resident: Resident,
-    plan: Plan,
-    hasher: Hasher,
-    num_bits: Array,
-    config: FitConfig,
-) -> Resident:
-    """What a plan keeps for the current bit only."""
-    if plan == "rebuild":
-        return Resident()
+def keep_matrices(blocks: Blocks, plan: Plan, bits: Bits, config: FitConfig, mesh: Mesh) -> Blocks:
+    """Blocks with what a plan keeps for the current bit besides."""
+    if plan in ("rebuild", "stream"):
+        return blocks
+    constants, matrices = _all_terms(blocks, bits, plan, config, mesh)
+    return blocks._replace(constants=constants, matrices=matrices)
 
-    def terms(step):
-        constants, matrices = step_terms(
-            step, blocks, resident, hasher, num_bits, config, config.metric
-        )
-        return constants, matrices.astype(jnp.bfloat16) if plan == "bfloat16" else matrices
 
-    constants, matrices = jax.lax.map(terms, jnp.arange(blocks.frames.shape[0]))
-    return Resident(constants=constants, matrices=matrices)
+def choose(
+    blocks: HostBlocks, config: FitConfig, mesh: Mesh, memory: int | None = None
+) -> tuple[Plan, int]:
+    """The fastest plan that fits the devices, and the bytes that it is predicted to take on each.
+
+    Args:
+        blocks: the frames, cut.
+        config: how to fit.
+        mesh: the devices.
+        memory: bytes free on each device; default: asked from the device.
+
+    Returns:
+        The plan and ``predict_bytes`` of it.
+    """
+    memory = free_memory(mesh) if memory is None else memory
+    candidates = [plan for plan in PLANS if plan != "bfloat16" or _on_accelerator(mesh)]
+    for plan in candidates:
+        needed = predict_bytes(blocks, config, plan, mesh.size)
+        if needed <= _USABLE * memory:
+            break
+    return plan, needed
+
+
+def predict_bytes(blocks: HostBlocks, config: FitConfig, plan: Plan, num_devices: int = 1) -> int:
+    """Peak memory of training on each device, in bytes.
+
+    Counts the frames, what the plan keeps, and the working set of one step.
+
+    Args:
+        blocks: the frames, cut.
+        config: how to fit.
+        plan: the memory plan.
+        num_devices: devices that the blocks of a step are shared out over.
+    """
+    num_steps, per_step, size = blocks.rows.shape
+    local = per_step // num_devices
+    width = blocks.frames.shape[1] + (0 if blocks.targets is None else blocks.targets.shape[1])
+    item = jnp.dtype(jnp.result_type(float)).itemsize
+    steps_held = 1 if plan == "stream" else num_steps
+    held = steps_held * local * size * width * item
+    kept = num_steps * local * size**2 * _pair_bytes(plan, item)
+    working = local * size**2 * item * _WORKING_MATRICES
+    whitening = 2 * min(size * num_steps * per_step, WHITENING_FRAMES) * blocks.frames.shape[1]
+    return held + kept + working + whitening * item * (config.mode == "fast")
+
+
+def free_memory(mesh: Mesh) -> int:
+    """Bytes that are free on each device of a mesh (of a CPU: its share of the machine's)."""
+    device = mesh.local_devices[0]
+    statistics = device.memory_stats()
+    if statistics and "bytes_limit" in statistics:
+        return statistics["bytes_limit"] - statistics["bytes_in_use"]
+    try:
+        with open("/proc/meminfo") as file:
+            kibibytes = {line.split(":")[0]: int(line.split()[1]) for line in file}
+        available = kibibytes["MemAvailable"] * 1024
+    except (OSError, KeyError):
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return available // len(mesh.local_devices)
+
+
+def used_memory(mesh: Mesh) -> int:
+    """Bytes held now: of the first device, or on a CPU of the process (0 if it cannot be told)."""
+    statistics = mesh.local_devices[0].memory_stats()
+    if statistics and "bytes_in_use" in statistics:
+        return statistics["bytes_in_use"]
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def peak_memory(mesh: Mesh) -> int:
+    """Most bytes ever held: of the first device, or on a CPU of the process."""
+    statistics = mesh.local_devices[0].memory_stats()
+    if statistics and "peak_bytes_in_use" in statistics:
+        return statistics["peak_bytes_in_use"]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _pair_bytes(plan: Plan, item: int) -> int:
+    return {"float32": 2 * item, "bfloat16": 2}.get(plan, 0)
+
+
+def _on_accelerator(mesh: Mesh) -> bool:
+    return mesh.local_devices[0].platform != "cpu"
+
+
+@functools.partial(jax.jit, static_argnames=("config", "mesh"))
+def _all_ssms(blocks, config, mesh):
+    def run(blocks):
+        return jax.lax.map(lambda step: block_ssms(step, config), blocks)
+
+    return sharded(run, mesh, (BY_BLOCK,), BY_BLOCK)(blocks)
+
+
+@functools.partial(jax.jit, static_argnames=("plan", "config", "mesh"))
+def _all_terms(blocks, bits, plan, config, mesh):
+    dtype = jnp.bfloat16 if plan == "bfloat16" else blocks.frames.dtype
+
+    def run(blocks, bits):
+        def visit(step):
+            constants, matrices = step_terms(step, bits, config)
+            return constants, matrices.astype(dtype)
+
+        return jax.lax.map(visit, blocks)
+
+    return sharded(run, mesh, (BY_BLOCK, P()), BY_BLOCK)(blocks, bits)

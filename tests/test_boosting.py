@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from blsh_jax import boosting, codes, learner
+from blsh_jax import boosting, codes
 from blsh_jax.config import FitConfig
 
 PUBLISHED = FitConfig(
@@ -110,7 +110,8 @@ def test_published_mode_equals_the_oracle(metric, target):
         blocks = frames[order].reshape(5, 40, -1)
         oracle = Oracle(blocks, blocks, config)
         for bit in range(config.num_bits):
-            start = jax.random.normal(jax.random.fold_in(bits_key, bit), (1, 10), jnp.float64)
+            start_key, _ = jax.random.split(jax.random.fold_in(bits_key, bit))
+            start = jax.random.normal(start_key, (1, 10), jnp.float64)
             theta = np.asarray(start)[0] * np.sqrt(2 / 11)
             p, b, beta, epsilon, objective, epochs = oracle.learn(theta[:-1], theta[-1])
             np.testing.assert_allclose(hasher.projections[bit], p, atol=1e-9)
@@ -123,3 +124,115 @@ def test_published_mode_equals_the_oracle(metric, target):
             assert np.array_equal(ours, Oracle.code(p, b, frames))
     assert info.num_left_over == 15
     assert info.num_frames == 200
+
+
+def test_fast_mode_is_never_above_published_from_the_same_weights():
+    """Bit by bit, both modes go on from the bits that the published mode learned."""
+    frames = make_frames(400, seed=1)
+    published = dataclasses.replace(PUBLISHED, block_size=50, max_epochs=60)
+    slow_set = boosting.prepare(frames, published, jax.random.key(5))
+    fast_set = boosting.prepare(frames, FAST, jax.random.key(5))
+    state = boosting.init(slow_set, published, jax.random.key(6))
+    for _ in range(4):
+        _, fast_info = boosting.step(state, fast_set, FAST)
+        state, slow_info = boosting.step(state, slow_set, published)
+        assert fast_info.objective <= slow_info.objective
+        assert fast_info.constant_objective == pytest.approx(slow_info.constant_objective)
+
+
+def test_boosting_brings_the_code_closer_to_its_target():
+    hasher, info = boosting.fit(make_frames(), FAST, jax.random.key(1))
+    assert hasher.num_bits == 5
+    assert info.approximation_error[-1] < 0.7 * info.approximation_error[0]
+    assert np.all(info.objective < info.constant_objective)
+    assert np.all(np.abs(info.balance) < 0.9)
+    np.testing.assert_allclose(info.beta, np.log((1 - info.epsilon) / info.epsilon) / 2)
+    np.testing.assert_allclose(hasher.betas, info.beta, rtol=1e-6)
+
+
+def test_approximation_error_equals_the_direct_mean():
+    frames = make_frames(50, seed=2)
+    hasher, info = boosting.fit(frames, FAST, jax.random.key(1))
+    bits = np.asarray(frames @ np.asarray(hasher.projections).T + np.asarray(hasher.biases) >= 0)
+    ssm = np.exp((frames @ frames.T - 1) / FAST.sigma2)
+    betas = np.asarray(hasher.betas)
+    for count in (1, 5):
+        agree = bits[:, None, :count] == bits[None, :, :count]
+        weighted = (agree * betas[:count]).sum(-1) / betas[:count].sum()
+        assert info.approximation_error[count - 1] == pytest.approx(
+            np.mean((ssm - weighted) ** 2), rel=1e-4
+        )
+        assert info.plain_approximation_error[count - 1] == pytest.approx(
+            np.mean((ssm - agree.mean(-1)) ** 2), rel=1e-4
+        )
+
+
+def test_target_vectors_decide_the_similarity():
+    """Features with noise in them, similarity from the clean ones: codes follow the clean ones."""
+    clean = make_frames(400, seed=3)
+    noise = np.abs(np.random.default_rng(0).normal(size=clean.shape)).astype(np.float32)
+    noisy = np.concatenate([clean, 3 * noise], axis=1)
+    _, guided = boosting.fit(noisy, FAST, jax.random.key(0), clean)
+    _, plain = boosting.fit(clean, FAST, jax.random.key(0))
+    assert guided.approximation_error[-1] < 1.5 * plain.approximation_error[-1]
+
+
+def test_leftover_frames_are_counted():
+    _, info = boosting.fit(make_frames(215), FAST, jax.random.key(0))
+    assert (info.num_blocks, info.num_frames, info.num_left_over) == (4, 200, 15)
+    _, info = boosting.fit(make_frames(30), FAST, jax.random.key(0))
+    assert (info.num_blocks, info.block_size, info.num_left_over) == (1, 30, 0)
+
+
+def test_silent_frames_do_not_become_nan():
+    frames = make_frames()
+    frames[::10] = 0.0
+    hasher, info = boosting.fit(frames, FAST, jax.random.key(0))
+    assert np.isfinite(hasher.projections).all()
+    assert np.isfinite(info.objective).all()
+
+
+def test_same_key_same_bits_other_key_other_bits():
+    frames = make_frames()
+    first, _ = boosting.fit(frames, FAST, jax.random.key(0))
+    again, _ = boosting.fit(frames, FAST, jax.random.key(0))
+    other, _ = boosting.fit(frames, FAST, jax.random.key(1))
+    assert np.array_equal(first.projections, again.projections)
+    assert not np.array_equal(first.projections, other.projections)
+
+
+def test_shorter_training_gives_a_prefix():
+    frames = make_frames()
+    long, _ = boosting.fit(frames, FAST, jax.random.key(0))
+    short, _ = boosting.fit(frames, dataclasses.replace(FAST, num_bits=2), jax.random.key(0))
+    assert np.array_equal(long.prefix(2).projections, short.projections)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_stop_training(value):
+    frames = make_frames()
+    frames[3, 4] = value
+    with pytest.raises(ValueError, match="epsilon is nan"):
+        boosting.fit(frames, PUBLISHED, jax.random.key(0))
+    with pytest.raises(ValueError, match="epsilon is nan"):
+        boosting.fit(frames, FAST, jax.random.key(0))
+
+
+def test_a_target_reproduced_exactly_stops_training():
+    frames = np.repeat(np.eye(2, dtype=np.float32), 40, axis=0)
+    config = dataclasses.replace(FAST, target="cosine", block_size=80)
+    with pytest.raises(ValueError, match="bit 0: its error epsilon"):
+        boosting.fit(frames, config, jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("frames", "target", "message"),
+    [
+        (np.zeros(5, np.float32), None, "frames has shape"),
+        (np.zeros((1, 5), np.float32), None, "frames has shape"),
+        (make_frames(), make_frames(10), "target has shape"),
+    ],
+)
+def test_bad_shapes_are_named(frames, target, message):
+    with pytest.raises(ValueError, match=message):
+        boosting.fit(frames, FAST, jax.random.key(0), target)
