@@ -127,6 +127,55 @@ class FitConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
 
 
+_POSITIVE_IN_NETWORK = (
+    "num_layers",
+    "num_units",
+    "learning_rate",
+    "batch_segments",
+    "segment_frames",
+    "max_segments",
+    "max_epochs",
+    "patience",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+    """A network that predicts masks, and its training ([ICASSP20] section 4.2, the baselines).
+
+    Attributes:
+        kind: ``fc``, fully connected, frame by frame, or ``blstm``, bidirectional LSTM.
+        num_layers: hidden layers; the paper has 3 in ``fc`` and 2 in ``blstm``.
+        num_units: units of a hidden layer (of each direction in ``blstm``).
+        dropout: part of each hidden layer's outputs that a training step leaves out.
+        learning_rate: Adam step size.
+        batch_segments: segments of one optimiser step.
+        segment_frames: T, frames of a segment.
+        max_segments: train on a random choice of at most this many segments.
+        max_epochs: passes over the segments at most.
+        patience: stop after so many passes without a lower validation loss.
+    """
+
+    kind: Literal["fc", "blstm"] = "fc"
+    num_layers: int = 3
+    num_units: int = 1024
+    dropout: float = 0.2
+    learning_rate: float = 1e-3
+    batch_segments: int = 32
+    segment_frames: int = 100
+    max_segments: int = 20_000
+    max_epochs: int = 100
+    patience: int = 5
+
+    def __post_init__(self):
+        _one_of("kind", self.kind, ("fc", "blstm"))
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}: give a fraction in [0, 1)")
+        for name in _POSITIVE_IN_NETWORK:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """A whole training run: how mixtures are made, and what is learned from them.
