@@ -95,12 +95,12 @@ def load(path: str | os.PathLike, description: dict[str, Any]) -> Checkpoint | N
             lists what differs.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
+            arrays = dict(content)
         header = json.loads(str(arrays.pop("header")))
     except FileNotFoundError:
         return None
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} is no readable checkpoint ({error}): remove it to start afresh"
         ) from error

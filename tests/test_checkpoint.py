@@ -1,0 +1,137 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from blsh_jax import boosting, checkpoint
+from blsh_jax.config import FitConfig
+from tests.test_boosting import make_frames
+
+CONFIG = FitConfig(num_bits=4, block_size=50, fast_candidates=8, fast_steps=40)
+LONGER = dataclasses.replace(CONFIG, num_bits=6, fast_steps=1500)  # time enough to be killed in
+
+
+def fit(config=CONFIG, frames=None, **options):
+    frames = make_frames() if frames is None else frames
+    return boosting.fit(frames, config, jax.random.key(0), **options)
+
+
+def stop_after(monkeypatch, count, error):
+    """Make the step after ``count`` bits raise ``error``."""
+    original, calls = boosting.step, []
+
+    def step(*arguments):
+        calls.append(None)
+        if len(calls) > count:
+            raise error
+        return original(*arguments)
+
+    monkeypatch.setattr(boosting, "step", step)
+
+
+def test_interrupt_leaves_the_bits_so_far(monkeypatch):
+    whole, _ = fit()
+    stop_after(monkeypatch, 2, KeyboardInterrupt())
+    hasher, info = fit()
+    assert info.interrupted
+    assert hasher.num_bits == len(info.epsilon) == 2
+    np.testing.assert_array_equal(hasher.projections, whole.prefix(2).projections)
+
+
+def test_interrupt_before_the_first_bit_is_an_interrupt(monkeypatch):
+    stop_after(monkeypatch, 0, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        fit()
+
+
+def test_resumed_run_equals_uninterrupted_run(monkeypatch, tmp_path):
+    path = tmp_path / "run.npz"
+    whole, whole_info = fit()
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, RuntimeError("power cut"))
+        with pytest.raises(RuntimeError, match="power cut"):
+            fit(checkpoint=path)
+    resumed, info = fit(checkpoint=path)
+    for ours, theirs in zip(resumed, whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(info.objective, whole_info.objective)
+    again, _ = fit(checkpoint=path)
+    np.testing.assert_array_equal(again.projections, whole.projections)
+    assert [file.name for file in tmp_path.iterdir()] == ["run.npz"]
+
+
+_RUN = """
+import sys
+from tests.test_checkpoint import LONGER, fit
+fit(LONGER, checkpoint=sys.argv[1])
+"""
+
+
+def test_killed_run_goes_on_to_the_same_bits(tmp_path):
+    path = tmp_path / "run.npz"
+    process = subprocess.Popen([sys.executable, "-c", _RUN, str(path)])
+    deadline = time.monotonic() + 200
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with np.load(path) as killed:
+        assert 0 < len(killed["betas"]) < LONGER.num_bits
+    resumed, _ = fit(LONGER, checkpoint=path)
+    whole, _ = fit(LONGER)
+    np.testing.assert_array_equal(resumed.projections, whole.projections)
+    np.testing.assert_array_equal(resumed.betas, whole.betas)
+
+
+def test_other_settings_or_frames_are_refused_with_the_difference(tmp_path):
+    path = tmp_path / "run.npz"
+    fit(checkpoint=path)
+    with pytest.raises(ValueError, match=r"config.sigma2: 0.3 in the checkpoint, 0.5 now"):
+        fit(dataclasses.replace(CONFIG, sigma2=0.5), checkpoint=path)
+    with pytest.raises(ValueError, match=r"frames: 210x9 float32 .* in the checkpoint"):
+        fit(frames=make_frames(seed=9), checkpoint=path)
+
+
+def test_damaged_checkpoint_is_named(tmp_path):
+    path = tmp_path / "run.npz"
+    fit(checkpoint=path)
+    content = path.read_bytes()
+    for damaged in (b"", b"not a checkpoint", content[: len(content) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"run\.npz is no readable checkpoint"):
+            fit(checkpoint=path)
+
+
+def test_no_file_is_no_checkpoint(tmp_path):
+    assert checkpoint.load(tmp_path / "none.npz", {}) is None
+
+
+def test_log_has_one_line_per_bit(tmp_path, capsys):
+    path = tmp_path / "logs" / "run.jsonl"
+    _, info = fit(log=path, progress=True)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["start", *["bit"] * 4, "end"]
+    assert [line["bit"] for line in lines[1:-1]] == [1, 2, 3, 4]
+    assert [line["epsilon"] for line in lines[1:-1]] == info.epsilon.tolist()
+    assert lines[0]["plan"] == info.plan
+    assert lines[-1]["error"] is None
+    screen = "".join(capsys.readouterr())
+    assert "memory plan float32" in screen
+    assert "epsilon" in screen
+    assert "frames/s" in screen
+
+
+def test_log_says_why_a_run_ended(monkeypatch, tmp_path):
+    stop_after(monkeypatch, 1, RuntimeError("power cut"))
+    with pytest.raises(RuntimeError):
+        fit(log=tmp_path / "run.jsonl")
+    last = (tmp_path / "run.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last)["error"] == "RuntimeError: power cut"
+    assert os.listdir(tmp_path) == ["run.jsonl"]
