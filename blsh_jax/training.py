@@ -11,6 +11,7 @@ from jax import Array
 from tqdm import tqdm
 
 from blsh_jax import boosting, codes, corpora, masks, spectra
+from blsh_jax.codes import Hasher
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Mixture
 from blsh_jax.model import Model
@@ -55,7 +56,28 @@ def train(
 
     Source: [ICASSP20] Algorithm 2 and section 4.
     """
-    sample = sample_frames(mixtures, config, progress)
+    return learn(sample_frames(mixtures, config, progress), config, provenance, progress)
+
+
+def learn(
+    sample: FrameSample, config: TrainConfig, provenance: dict[str, Any], progress: bool = False
+) -> tuple[Model, boosting.FitInfo]:
+    """Learn projections on frames that are already drawn, and hash them.
+
+    Args:
+        sample: the dictionary's frames, of ``sample_frames``.
+        config: the whole run.
+        provenance: what the model file should say of the data.
+        progress: show a progress bar.
+
+    Returns:
+        As ``train``.
+
+    Raises:
+        ValueError: as ``boosting.fit``.
+
+    Source: [ICASSP20] Algorithm 2.
+    """
     key = jax.random.key(config.seed)
     fit_frames = sample.frames[: config.max_fit_frames]
     hasher, info = boosting.fit(fit_frames, config.fit, key, progress=progress)
@@ -110,6 +132,46 @@ def sample_frames(
             f"larger dictionary_fraction than {config.dictionary_fraction}"
         )
     return FrameSample(np.concatenate(frames)[order], np.concatenate(packed)[order], num_seen)
+
+
+def hash_frames(
+    mixtures: Sequence[Mixture],
+    hashers: Sequence[Hasher],
+    config: TrainConfig,
+    progress: bool = False,
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Codes and masks of all frames of mixtures, in a few bytes per frame.
+
+    Random subsets of them are the dictionaries of one experiment.
+
+    Args:
+        mixtures: training mixtures.
+        hashers: hash functions; each makes codes of its own.
+        config: transform and features.
+        progress: show a progress bar.
+
+    Returns:
+        One (N, W) uint32 array of codes per hasher, and (N, Wf) uint32 packed masks.
+
+    Source: [ICASSP20] section 4.2, figure 3.
+    """
+    encoded: list[list[np.ndarray]] = [[] for _ in hashers]
+    packed = []
+    bar = tqdm(total=len(mixtures), desc="hashing", unit="mix", disable=not progress)
+    for batch in corpora.batches(mixtures, _BATCH_SIZE):
+        frames, batch_masks, valid = _frames_and_masks(
+            batch.speech, batch.noise, batch.lengths, config.stft, config.features
+        )
+        rows = np.flatnonzero(valid)
+        packed.append(np.asarray(batch_masks)[rows])
+        for parts, hasher in zip(encoded, hashers, strict=True):
+            parts.append(np.asarray(_encode(hasher, frames))[rows])
+        bar.update(np.count_nonzero(batch.lengths))
+    bar.close()
+    return [np.concatenate(parts) for parts in encoded], np.concatenate(packed)
+
+
+_encode = jax.jit(codes.encode)
 
 
 @functools.partial(jax.jit, static_argnames=("stft", "features"))

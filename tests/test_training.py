@@ -1,5 +1,6 @@
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -52,3 +53,19 @@ def test_the_model_holds_codes_of_its_own_frames(trained):
     differing = codes.unpack_bits(encoded ^ model.dictionary.codes, 50)
     # Frames are kept in half precision: a bit may differ only next to its hyperplane.
     assert float(differing.mean()) < 2e-3
+
+
+def test_all_frames_are_hashed(few_mixtures, trained):
+    model, _ = trained
+    other = codes.random_hasher(jax.random.key(0), 40, model.spectral_dictionary().frames)
+    found, packed = training.hash_frames(few_mixtures, [model.hasher, other], model.config)
+    everything = dataclasses.replace(model.config, dictionary_fraction=1.0)
+    sample = training.sample_frames(few_mixtures, everything)
+    assert len(packed) == len(found[0]) == len(found[1]) == sample.num_seen
+    for hasher, ours in zip((model.hasher, other), found, strict=True):
+        expected = np.asarray(codes.encode(hasher, sample.frames))
+        pairs = [
+            np.concatenate(pair, axis=1) for pair in ((ours, packed), (expected, sample.masks))
+        ]
+        ours, theirs = ({row.tobytes() for row in pair} for pair in pairs)
+        assert len(ours & theirs) > 0.999 * len(theirs)
