@@ -83,7 +83,8 @@ class HostBlocks(NamedTuple):
 def training_mesh(num_devices: int | None = None) -> Mesh:
     """A mesh of the first ``num_devices`` devices, of all processes (default: all)."""
     devices = jax.devices()[:num_devices]
-    return jax.make_mesh((len(devices),), (AXIS,), devices=devices)
+    automatic = (jax.sharding.AxisType.Auto,)
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=automatic, devices=devices)
 
 
 def cut(

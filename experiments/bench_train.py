@@ -1,0 +1,328 @@
+"""Time training against the published step in PyTorch, compare both modes, and train at scale.
+
+    python -m experiments.bench_train --output bench.json [--speech DIR --noise DIR]
+
+Needs PyTorch (``pip install -e .[bench]``). Three parts, in one run:
+
+step    one optimiser step at B = 1000, against the published step written in PyTorch, and the bytes
+        of the pair matrix read per second against a measured copy;
+curves  the published and the fast mode, bit by bit from the same pair weights and each on its own,
+        for experiments.plot_training;
+scale   a whole code on many frames, under each memory plan that is asked for.
+
+Without --speech and --noise (or --frames), the frames are made up. On two idle cores, expect less
+than 10 minutes for 150 bits on 225,000 frames, about as long for the curves of 25 bits, and a step
+per candidate hundreds of times faster than in PyTorch.
+"""
+
+import dataclasses
+import statistics
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from blsh_jax import boosting, corpora, learner, plans, records, similarity, training
+from blsh_jax.blocks import sweep
+from blsh_jax.config import FitConfig, TrainConfig, to_dict
+from experiments import published_torch
+
+_COLUMNS = ["name", "size", "ours", "reference", "ratio", "unit", "agrees"]
+_STEP_BLOCKS = 16
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string("output", None, "Record to write (.json).", required=True)
+    flags.DEFINE_string("speech", None, "Folder of speech; without it frames are made up.")
+    flags.DEFINE_string("noise", None, "Folder of noise, needed with --speech.")
+    flags.DEFINE_string("frames", None, "Frames as .npy (N, D), instead of --speech and --noise.")
+    flags.DEFINE_list("parts", ["step", "curves", "scale"], "Parts to run.")
+    flags.DEFINE_integer("curve_frames", 20_000, "Frames of the curves.")
+    flags.DEFINE_integer("curve_bits", 25, "Bits of the curves.")
+    flags.DEFINE_list("scale_frames", ["225000"], "Numbers of frames of the scale part.")
+    flags.DEFINE_list("scale_plans", ["auto"], "Memory plans of the scale part.")
+    flags.DEFINE_integer("num_bits", 150, "Bits of the scale part.")
+    flags.DEFINE_integer("blocks_per_step", 1, "Blocks per optimiser step of the fast mode.")
+    flags.DEFINE_integer("repeats", 20, "Repetitions; times are medians.")
+    flags.DEFINE_integer("seed", 0, "Seed of everything random.")
+
+
+def main(argv: list[str]) -> None:
+    """Flags, library, record."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    values = flags.FLAGS
+    config = FitConfig(num_bits=values.num_bits, blocks_per_step=values.blocks_per_step)
+    frames, source = _frames(values)
+    record: dict[str, Any] = {
+        "results": [],
+        "config": {
+            "fit": to_dict(config),
+            "frames": source,
+            "curve_frames": values.curve_frames,
+            "repeats": values.repeats,
+            "seed": values.seed,
+        },
+        "environment": records.environment() | {"torch": published_torch.torch.__version__},
+    }
+    if "step" in values.parts:
+        record["results"] += bench_step(frames, config, values.repeats)
+    if "curves" in values.parts:
+        enough = enlarge(frames, values.curve_frames, values.seed)
+        curve_config = dataclasses.replace(config, num_bits=values.curve_bits)
+        record["curves"] = curves(enough, curve_config, values.seed)
+        record["results"] += curve_rows(record["curves"], _torch_seconds(record["results"]))
+    if "scale" in values.parts:
+        for number in values.scale_frames:
+            enough = enlarge(frames, int(number), values.seed)
+            for plan in values.scale_plans:
+                record["results"].append(scale_row(enough, config, plan, values.seed))
+                records.write_json(values.output, record)
+    records.write_json(values.output, record)
+    print(records.table(record["results"], _COLUMNS))
+
+
+def bench_step(frames: np.ndarray, config: FitConfig, repeats: int) -> list[dict[str, Any]]:
+    """Rows: one step of each mode against PyTorch, and against the memory bandwidth."""
+    count = _STEP_BLOCKS * config.block_size
+    frames = enlarge(frames, count, 0)
+    published = dataclasses.replace(config, mode="published", blocks_per_step=1)
+    published_set = boosting.prepare(frames, published, jax.random.key(0), plan="float32")
+    fast = dataclasses.replace(config, blocks_per_step=1)
+    fast_set = boosting.prepare(frames, fast, jax.random.key(0), plan="float32")
+    walk, losses, ours_published, copy = _time_steps(published_set, published, repeats)
+    *_, ours_fast, _ = _time_steps(fast_set, fast, repeats)
+    blocks = similarity.normalize(frames[published_set.host.rows[:, 0]])
+    start = np.asarray(learner.start(jax.random.key(7), frames.shape[1], published).rows[0])
+    learned, reference_losses, seconds = published_torch.run(
+        start, np.asarray(blocks), config.sigma2, published, repeats
+    )
+    agrees = bool(
+        np.allclose(losses[:, 0], reference_losses, atol=1e-4)
+        and np.allclose(walk.rows[0], learned, atol=1e-4)
+    )
+    size = f"B={config.block_size} D={frames.shape[1]}"
+    many = f"{size} R={config.fast_candidates}"
+    matrix = 4.0 * config.block_size**2 / 1e9
+    ms = 1e3
+    return [
+        _row("published step", size, ours_published * ms, seconds * ms, "ms", agrees),
+        _row("fast step, all candidates", many, ours_fast * ms, seconds * ms, "ms", agrees),
+        _row(
+            "fast step, per candidate",
+            many,
+            ours_fast * ms / config.fast_candidates,
+            seconds * ms,
+            "ms",
+            agrees,
+        ),
+        _row("pair matrix read, published step", size, matrix / ours_published, copy, "GB/s"),
+        _row("pair matrix read, fast step", many, matrix / ours_fast, copy, "GB/s"),
+    ]
+
+
+def _time_steps(training_set, config: FitConfig, repeats: int):
+    """One pass from a known start, and the medians of a step and of copying bytes."""
+    state = boosting.init(training_set, config, jax.random.key(1))
+    blocks = plans.keep_matrices(
+        training_set.blocks, "float32", state.bits, config, training_set.mesh
+    )
+    start = learner.start(jax.random.key(7), training_set.host.frames.shape[1], config)
+    order = np.arange(len(training_set.host.rows))
+    shared = (state.bits, training_set.basis)
+    run = lambda: sweep(boosting._descend, start, order, blocks, shared, config, training_set.mesh)
+    walk, losses = jax.block_until_ready(run())
+    seconds = _median_seconds(run, repeats) / len(order)
+    copied = jax.jit(lambda a: a + 1.0)
+    copy = 2 * blocks.matrices.nbytes / _median_seconds(lambda: copied(blocks.matrices), 5) / 1e9
+    return walk, np.asarray(losses), seconds, copy
+
+
+def curves(frames: np.ndarray, config: FitConfig, seed: int) -> dict[str, Any]:
+    """Both modes: the fast one from the published one's weights at every bit, and each alone."""
+    published = dataclasses.replace(config, mode="published", blocks_per_step=1)
+    make = lambda settings: boosting.prepare(frames, settings, jax.random.key(seed))
+    slow_set, fast_set = make(published), make(config)
+    state = boosting.init(slow_set, published, jax.random.key(seed + 1))
+    slow_infos, shadow_infos = [], []
+    for bit in range(config.num_bits):
+        _, shadow = boosting.step(state, fast_set, config)
+        state, info = boosting.step(state, slow_set, published)
+        slow_infos.append(info)
+        shadow_infos.append(shadow)
+        print(
+            f"bit {bit}: published {info.objective:.5f} ({info.seconds:.1f} s), "
+            f"fast {shadow.objective:.5f} ({shadow.seconds:.1f} s)",
+            flush=True,
+        )
+    hasher = boosting.Hasher(*map(jnp.asarray, boosting._learned(state)))
+    slow_errors = boosting.approximation_errors(slow_set.host, hasher, config)
+    _, alone = boosting.fit(frames, config, jax.random.key(seed))
+    listed = lambda infos: {
+        name: array.tolist() for name, array in boosting.by_field(infos).items()
+    }
+    return {
+        "published": listed(slow_infos) | {"approximation_error": slow_errors[0].tolist()},
+        "fast_from_published": listed(shadow_infos),
+        "fast": alone.to_dict(),
+    }
+
+
+def curve_rows(curve: dict[str, Any], torch_seconds: float | None) -> list[dict[str, Any]]:
+    """Rows: objective at every bit, error of the code, time."""
+    slow, shadow, fast = curve["published"], curve["fast_from_published"], curve["fast"]
+    margins = np.subtract(slow["objective"], shadow["objective"])
+    bits = len(margins)
+    size = f"{bits} bits, {fast['num_frames']} frames"
+    rows = [
+        _row(
+            "objective from the same weights, worst bit",
+            size,
+            shadow["objective"][int(margins.argmin())],
+            slow["objective"][int(margins.argmin())],
+            "error",
+            bool(margins.min() >= 0),
+        )
+    ]
+    rows += [
+        _row(
+            f"approximation error after {bit} bits",
+            size,
+            fast["approximation_error"][bit - 1],
+            slow["approximation_error"][bit - 1],
+            "error",
+            fast["approximation_error"][bit - 1] <= slow["approximation_error"][bit - 1],
+        )
+        for bit in (25, 50, 100, 150)
+        if bit <= bits
+    ]
+    if torch_seconds is not None:
+        # The published steps were taken by our own, checked, published mode; PyTorch's time for
+        # them is their number times the measured time of one.
+        steps = int(np.sum(slow["steps"][:25]))
+        ours = statistics.median(fast["seconds"][1:]) * min(bits, 25)
+        rows.append(
+            _row(
+                f"time to the same objective, {min(bits, 25)} bits",
+                f"{size}, {steps} published steps",
+                ours,
+                steps * torch_seconds,
+                "s",
+                bool(margins.min() >= 0),
+            )
+        )
+    return rows
+
+
+def scale_row(frames: np.ndarray, config: FitConfig, plan: str, seed: int) -> dict[str, Any]:
+    """A row: a whole code on many frames; ``reference`` is the predicted memory."""
+    start = time.perf_counter()
+    _, info = boosting.fit(
+        frames,
+        config,
+        jax.random.key(seed),
+        plan=None if plan == "auto" else plan,
+        progress=True,
+    )
+    seconds = time.perf_counter() - start
+    return {
+        "name": f"train {config.num_bits} bits, plan {info.plan}",
+        "size": f"{info.num_frames} frames",
+        "ours": seconds,
+        "reference": None,
+        "ratio": None,
+        "unit": "s",
+        "agrees": None,
+        "seconds_per_bit": statistics.median(info.seconds.tolist()),
+        "predicted_gigabytes": info.predicted_bytes / 1e9,
+        "peak_gigabytes": info.peak_bytes / 1e9,
+        "objective": info.objective.tolist(),
+        "approximation_error": info.approximation_error.tolist(),
+        "num_left_over": info.num_left_over,
+    }
+
+
+def enlarge(frames: np.ndarray, num_frames: int, seed: int) -> np.ndarray:
+    """The first frames, or where there are too few, further ones mixed from random pairs."""
+    missing = num_frames - len(frames)
+    if missing <= 0:
+        return frames[:num_frames]
+    rng = np.random.default_rng(seed)
+    out = np.empty((num_frames, frames.shape[1]), np.float32)
+    out[: len(frames)] = frames
+    for first in range(len(frames), num_frames, 50_000):
+        part = out[first : first + 50_000]
+        gains = rng.uniform(0.0, 1.0, (len(part), 1)).astype(np.float32)
+        pairs = rng.integers(0, len(frames), (2, len(part)))
+        part[:] = gains * frames[pairs[0]] + (1 - gains) * frames[pairs[1]]
+        part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
+    return out
+
+
+def _frames(values) -> tuple[np.ndarray, str]:
+    """Frames (N, D) and a word on where they come from."""
+    if values.frames is not None:
+        return np.load(values.frames).astype(np.float32), "given file"
+    if values.speech is None:
+        return _made_up_frames(50_000, values.seed), "made up"
+    config = TrainConfig(dictionary_fraction=0.25, seed=values.seed)
+    rate = config.stft.sample_rate
+    speech = corpora.load(corpora.list_speech(values.speech), rate)
+    noise = corpora.load(corpora.list_noise(values.noise), rate)
+    mixtures = corpora.make_mixtures(
+        speech, noise, config.snr_db, config.seed, part="train", held_back=config.held_back
+    )
+    return training.sample_frames(mixtures, config).frames, "real mixtures"
+
+
+def _made_up_frames(num_frames: int, seed: int) -> np.ndarray:
+    """Unit spectra of a few broad bands each, non-negative like magnitudes."""
+    rng = np.random.default_rng(seed)
+    bins = np.linspace(0, 1, 513, dtype=np.float32)
+    centers = rng.beta(1, 4, (300, 1)).astype(np.float32)
+    widths = rng.uniform(0.005, 0.1, (300, 1)).astype(np.float32)
+    bands = np.exp(-(((bins - centers) / widths) ** 2))
+    gains = rng.gamma(0.05, 1.0, (num_frames, 300)).astype(np.float32)
+    frames = (gains @ bands + 0.01) * rng.rayleigh(1.0, (num_frames, 513)).astype(np.float32)
+    return (frames / np.linalg.norm(frames, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _median_seconds(function, repeats: int) -> float:
+    jax.block_until_ready(function())
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(function())
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def _torch_seconds(rows: list[dict[str, Any]]) -> float | None:
+    return rows[0]["reference"] / 1e3 if rows else None
+
+
+def _row(name, size, ours, reference, unit, agrees=None) -> dict[str, Any]:
+    """A row; ``ratio`` is how many times better ours is where less is better, else ours / it."""
+    better = ours / reference if unit == "GB/s" else reference / ours
+    return {
+        "name": name,
+        "size": size,
+        "ours": ours,
+        "reference": reference,
+        "ratio": better,
+        "unit": unit,
+        "agrees": agrees,
+    }
+
+
+def run() -> None:
+    """Entry point."""
+    _define_flags()
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()
