@@ -1,9 +1,12 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from blsh_jax import codes
-from blsh_jax.search import cosine_top_k, hamming_top_k
+from blsh_jax import codes, masks, search
+from blsh_jax.search import blocks, popcount, product
 
 
 def oracle(queries, dictionary, k):
@@ -14,35 +17,229 @@ def oracle(queries, dictionary, k):
     return np.take_along_axis(distances, order, 1), order
 
 
+def pack(bits):
+    return np.asarray(codes.pack_bits(jnp.asarray(bits)))
+
+
 def random_words(rng, rows, num_bits):
-    bits = jnp.asarray(rng.random((rows, num_bits)) < 0.5)
-    return np.asarray(codes.pack_bits(bits))
+    return pack(rng.random((rows, num_bits)) < 0.5)
+
+
+def clustered_words(rng, rows, num_bits):
+    centers = rng.random((5, num_bits)) < 0.5
+    return pack(centers[rng.integers(0, 5, rows)] ^ (rng.random((rows, num_bits)) < 0.03))
+
+
+def equal_words(rng, rows, num_bits):
+    return pack(np.repeat(rng.random((1, num_bits)) < 0.5, rows, axis=0))
+
+
+def tied_words(rng, rows, num_bits):
+    """One bit set in every code: all distances are 0 or 2, and nearly all tie."""
+    return pack(np.eye(num_bits, dtype=bool)[rng.integers(0, num_bits, rows)])
+
+
+def farthest_first_words(rng, rows, num_bits):
+    """Ever more equal bits with the index: the nearest codes come last."""
+    count = np.arange(rows)[:, None] * num_bits // rows
+    return pack(np.arange(num_bits)[None] < count)
+
+
+KINDS = [random_words, clustered_words, equal_words, tied_words, farthest_first_words]
 
 
 def assert_exact(found, expected):
     np.testing.assert_array_equal(found.distances, expected[0])
     np.testing.assert_array_equal(found.indices, expected[1])
+    assert found.distances.dtype == found.indices.dtype == jnp.int32
 
 
-@pytest.mark.parametrize("num_bits", [1, 25, 32, 33, 150, 160, 512])
-@pytest.mark.parametrize("size", [1, 130, 9000])
-def test_matches_oracle(num_bits, size):
-    rng = np.random.default_rng(num_bits + size)
-    queries, dictionary = random_words(rng, 37, num_bits), random_words(rng, size, num_bits)
-    k = min(size, 10)
-    assert_exact(hamming_top_k(queries, dictionary, k), oracle(queries, dictionary, k))
+@pytest.mark.parametrize("num_bits", [1, 25, 32, 33, 150, 160, 300, 512])
+@pytest.mark.parametrize("kind", KINDS)
+def test_hamming_matches_oracle_for_every_length(num_bits, kind):
+    rng = np.random.default_rng(num_bits)
+    queries, dictionary = random_words(rng, 37, num_bits), kind(rng, 9000, num_bits)
+    assert_exact(search.hamming_top_k(queries, dictionary, 10), oracle(queries, dictionary, 10))
 
 
-def test_cosine_matches_oracle():
+@pytest.mark.parametrize(
+    ("num_queries", "size", "k"),
+    [(1, 1, 1), (3, 7, 7), (300, 130, 10), (5, 300, 128), (257, 4097, 1), (2, 70_000, 128)],
+)
+def test_hamming_matches_oracle_for_every_size(num_queries, size, k):
+    rng = np.random.default_rng(size)
+    queries, dictionary = clustered_words(rng, num_queries, 70), clustered_words(rng, size, 70)
+    assert_exact(search.hamming_top_k(queries, dictionary, k), oracle(queries, dictionary, k))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    kinds=st.tuples(st.sampled_from(KINDS), st.sampled_from(KINDS)),
+    sizes=st.sampled_from([(9, 2500, 10, 40), (4, 600, 33, 5), (16, 5000, 3, 96)]),
+)
+def test_hamming_matches_oracle_on_drawn_codes(seed, kinds, sizes):
+    num_queries, size, k, num_bits = sizes
+    rng = np.random.default_rng(seed)
+    queries = kinds[0](rng, num_queries, num_bits)
+    dictionary = kinds[1](rng, size, num_bits)
+    assert_exact(search.hamming_top_k(queries, dictionary, k), oracle(queries, dictionary, k))
+
+
+@pytest.mark.parametrize("size", [4000, 4001, 6007])
+def test_chunks_change_nothing(monkeypatch, size):
+    monkeypatch.setattr(blocks, "_CHUNK", 1000)
+    rng = np.random.default_rng(size)
+    queries, dictionary = tied_words(rng, 20, 40), tied_words(rng, size, 40)
+    found = jax.jit(lambda q, d: popcount.top_k(q, d, 20))(queries, dictionary)
+    assert_exact(found, oracle(queries, dictionary, 20))
+
+
+def test_large_query_blocks_change_nothing():
+    rng = np.random.default_rng(0)
+    queries, dictionary = clustered_words(rng, 700, 64), clustered_words(rng, 5000, 64)
+    found = jax.jit(lambda q, d: popcount.top_k(q, d, 10, query_block=4096))(queries, dictionary)
+    assert_exact(found, oracle(queries, dictionary, 10))
+
+
+@pytest.mark.parametrize("num_bits", [1, 31, 32, 40, 150])
+def test_prefix_equals_search_of_shorter_codes(num_bits):
+    rng = np.random.default_rng(num_bits)
+    query_bits, dictionary_bits = rng.random((20, 150)) < 0.5, rng.random((3000, 150)) < 0.5
+    found = search.hamming_top_k(pack(query_bits), pack(dictionary_bits), 10, num_bits=num_bits)
+    shorter = pack(query_bits[:, :num_bits]), pack(dictionary_bits[:, :num_bits])
+    assert_exact(found, oracle(*shorter, 10))
+
+
+def test_every_code_finds_itself():
+    dictionary = random_words(np.random.default_rng(0), 3000, 64)
+    found = search.hamming_top_k(dictionary[:100], dictionary, 1)
+    np.testing.assert_array_equal(found.distances, 0)
+    np.testing.assert_array_equal(found.indices[:, 0], np.arange(100))
+
+
+def test_jit_vmap_and_one_trace_per_shape():
+    rng = np.random.default_rng(0)
+    queries = random_words(rng, 24, 64).reshape(2, 12, 2)
+    dictionary = random_words(rng, 2000, 64)
+    traces = []
+
+    @jax.jit
+    def nearest(batch, entries):
+        traces.append(1)
+        return jax.vmap(lambda rows: search.hamming_top_k(rows, entries, 5))(batch)
+
+    for shift in range(3):
+        found = nearest(queries ^ np.uint32(shift), dictionary)
+        expected = oracle((queries ^ np.uint32(shift)).reshape(24, 2), dictionary, 5)
+        assert_exact(jax.tree.map(lambda x: x.reshape(24, 5), found), expected)
+    assert len(traces) == 1
+
+
+def test_matrix_path_is_exact_in_the_interpreter():
+    params = pytest.importorskip("jax._src.pallas.mosaic_gpu.interpret.params")
+    interpret = params.InterpretGPUParams()
+    rng = np.random.default_rng(0)
+    # Three steps of queries through two slots; the second group is partly padding.
+    queries, dictionary = clustered_words(rng, 600, 160), clustered_words(rng, 200, 160)
+    run = jax.jit(lambda q, d: product.top_k(q, d, 2, interpret=interpret))
+    assert_exact(run(queries, dictionary), oracle(queries, dictionary, 2))
+
+
+@pytest.mark.parametrize("words", [1, 5, product.MAX_WORDS])
+def test_matrix_path_lowers_for_gpus(words):
+    queries = jax.ShapeDtypeStruct((9000, words), jnp.uint32)
+    dictionary = jax.ShapeDtypeStruct((30_000, words), jnp.uint32)
+    traced = jax.jit(lambda q, d: product.top_k(q, d, 10)).trace(queries, dictionary)
+    assert "mosaic_gpu" in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+@pytest.mark.parametrize("size", [5, 40, 20_000])
+def test_cosine_matches_oracle(size):
     rng = np.random.default_rng(0)
     queries = rng.standard_normal((300, 20)).astype(np.float32)
-    frames = rng.standard_normal((9000, 20)).astype(np.float32)
-    found = cosine_top_k(queries, frames, 10)
+    frames = rng.standard_normal((size, 20)).astype(np.float32)
+    k = min(size, 10)
+    found = search.cosine_top_k(queries, frames, k)
     scores = queries.astype(np.float64) @ frames.astype(np.float64).T
+    best = -np.sort(-scores, axis=1)[:, :k]
+    np.testing.assert_allclose(found.similarities, best, atol=1e-5)
+    chosen = np.take_along_axis(scores, np.asarray(found.indices), 1)
+    np.testing.assert_allclose(chosen, best, atol=1e-5)
+
+
+def test_cosine_sends_ties_to_the_lowest_index():
+    frames = np.repeat(np.eye(4, dtype=np.float32), 3000, axis=0)
+    found = search.cosine_top_k(np.eye(4, dtype=np.float32), frames, 40)
+    np.testing.assert_array_equal(found.similarities, 1)
+    np.testing.assert_array_equal(found.indices, np.arange(4)[:, None] * 3000 + np.arange(40))
+
+
+@pytest.mark.parametrize("num_bits", [1, 33, 150])
+@pytest.mark.parametrize("kind", KINDS)
+def test_weighted_matches_oracle_exactly(num_bits, kind):
+    rng = np.random.default_rng(num_bits)
+    queries, dictionary = random_words(rng, 30, num_bits), kind(rng, 9000, num_bits)
+    weights = rng.random(num_bits).astype(np.float32)
+    found = search.weighted_hamming_top_k(queries, dictionary, weights, 10)
+    rounded = np.asarray(search.quantize_weights(jnp.asarray(weights)), np.float64)
+    bits = [np.asarray(codes.unpack_bits(jnp.asarray(x), num_bits)) for x in (queries, dictionary)]
+    scores = ((bits[0][:, None] == bits[1][None]) * rounded).sum(-1)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :10]
-    np.testing.assert_allclose(found.similarities, np.take_along_axis(scores, order, 1), atol=1e-5)
-    np.testing.assert_allclose(
-        np.take_along_axis(scores, np.asarray(found.indices), 1),
-        np.take_along_axis(scores, order, 1),
-        atol=1e-5,
-    )
+    np.testing.assert_array_equal(found.similarities, np.take_along_axis(scores, order, 1))
+    np.testing.assert_array_equal(found.indices, order)
+
+
+def test_equal_weights_order_codes_as_hamming_does():
+    rng = np.random.default_rng(0)
+    queries, dictionary = random_words(rng, 30, 64), random_words(rng, 5000, 64)
+    weighted = search.weighted_hamming_top_k(queries, dictionary, np.ones(64, np.float32), 10)
+    plain = search.hamming_top_k(queries, dictionary, 10)
+    np.testing.assert_array_equal(weighted.indices, plain.indices)
+    np.testing.assert_array_equal(weighted.similarities, 64 - plain.distances)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.floats(0, 2**20, width=32, allow_subnormal=False), min_size=150, max_size=150),
+    st.integers(0, 2**32 - 1),
+)
+def test_sums_of_quantized_weights_are_exact_in_any_order(weights, seed):
+    weights = np.asarray(weights, np.float32) + np.float32(1e-3)
+    rounded = np.asarray(search.quantize_weights(jnp.asarray(weights)))
+    assert np.all(np.abs(rounded - weights) <= 2.0**-24 * weights.astype(np.float64).sum())
+    rng = np.random.default_rng(seed)
+    signed = rng.permutation(rounded * rng.choice(np.float32([-1, 1]), 150))
+    assert float(np.cumsum(signed, dtype=np.float32)[-1]) == float(signed.astype(np.float64).sum())
+
+
+def test_average_of_neighbours_masks_matches_oracle():
+    rng = np.random.default_rng(0)
+    bits = rng.random((200, 513)) < 0.5
+    indices = rng.integers(0, 200, (40, 10)).astype(np.int32)
+    mean = masks.average_masks(masks.pack_masks(jnp.asarray(bits)), jnp.asarray(indices), 513)
+    np.testing.assert_allclose(mean, bits[indices].mean(1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("queries", "dictionary", "k", "num_bits", "message"),
+    [
+        ((3, 2), (9, 1), 1, None, "query_codes has 2 columns and dictionary_codes 1"),
+        ((3, 1), (9, 1), 0, None, "k is 0"),
+        ((3, 1), (9, 1), 10, None, "k is 10: choose 1 to 9"),
+        ((3,), (9, 1), 1, None, "query_codes has shape"),
+        ((3, 1), (0, 1), 1, None, "dictionary_codes has shape"),
+        ((3, 1), (9, 1), 1, 33, "num_bits is 33"),
+    ],
+)
+def test_bad_input_is_named(queries, dictionary, k, num_bits, message):
+    with pytest.raises(ValueError, match=message):
+        search.hamming_top_k(
+            np.zeros(queries, np.uint32), np.zeros(dictionary, np.uint32), k, num_bits
+        )
+
+
+def test_too_many_weights_are_named():
+    words = np.zeros((3, 1), np.uint32)
+    with pytest.raises(ValueError, match="num_bits is 33"):
+        search.weighted_hamming_top_k(words, words, np.ones(33, np.float32), 1)

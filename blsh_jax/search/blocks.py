@@ -10,6 +10,8 @@ from jax import Array
 # A distance beyond that of any code, small enough to be exact in float32.
 FAR = 1 << 20
 
+_CHUNK = 1 << 20  # codes of a dictionary that are laid out at a time
+
 _Tree = TypeVar("_Tree")
 
 
@@ -93,3 +95,31 @@ def merge(first: Neighbors, second: Neighbors, k: int) -> Neighbors:
     indices = jnp.concatenate([first.indices, second.indices], axis=1)
     nearest, places = smallest(distances, k)
     return Neighbors(nearest, jnp.take_along_axis(indices, places, axis=1))
+
+
+def map_chunks(
+    search: Callable[[Array, Array], Neighbors], dictionary_codes: Array, k: int
+) -> Neighbors:
+    """Search a dictionary chunk by chunk, which bounds the memory, and merge the results.
+
+    Args:
+        search: from (chunk (M, W), number of rows that are not padding) to neighbours.
+        dictionary_codes: (N, W) uint32.
+        k: K; static.
+
+    Returns:
+        The K nearest of the whole dictionary.
+    """
+    size = dictionary_codes.shape[0]
+    count = -(-size // _CHUNK)
+    length = -(-size // count)
+    chunks = pad_rows(dictionary_codes, count * length).reshape(count, length, -1)
+    starts = jnp.arange(count, dtype=jnp.int32) * length
+
+    def step(best: Neighbors, item: tuple[Array, Array]) -> tuple[Neighbors, None]:
+        start, chunk = item
+        found = search(chunk, size - start)
+        return merge(best, found._replace(indices=found.indices + start), k), None
+
+    first = search(chunks[0], jnp.int32(size))
+    return jax.lax.scan(step, first, (starts[1:], chunks[1:]))[0]

@@ -1,14 +1,18 @@
 """Exact Hamming search behind one function, whatever the platform."""
 
-from functools import partial
+import warnings
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from blsh_jax import codes
 from blsh_jax.search import blocks, popcount
 from blsh_jax.search.blocks import Neighbors
+
+_ACCELERATOR_QUERY_BLOCK = 4096
 
 
 @partial(jax.jit, static_argnames=("k", "num_bits"))
@@ -17,7 +21,9 @@ def hamming_top_k(
 ) -> Neighbors:
     """The K dictionary codes at the smallest Hamming distance from every query.
 
-    Memory does not grow with Q * N. May be called inside a jitted function.
+    Memory does not grow with Q * N. May be called inside a jitted function. The path is chosen when
+    the function is compiled: popcounts on CPUs, products of +-1 matrices on GPUs that have the
+    kernel's instructions, popcounts in larger blocks on everything else.
 
     Args:
         query_codes: (Q, W) uint32 packed codes.
@@ -38,4 +44,45 @@ def hamming_top_k(
     if num_bits is not None:
         query_codes = codes.prefix_codes(query_codes, num_bits)
         dictionary_codes = codes.prefix_codes(dictionary_codes, num_bits)
-    return popcount.top_k(query_codes, dictionary_codes, k)
+    return jax.lax.platform_dependent(
+        query_codes,
+        dictionary_codes,
+        cpu=partial(popcount.top_k, k=k),
+        default=partial(_accelerated_top_k, k=k),
+    )
+
+
+def _accelerated_top_k(query_codes: Array, dictionary_codes: Array, k: int) -> Neighbors:
+    if _matrix_kernel_works():
+        from blsh_jax.search import product
+
+        if query_codes.shape[1] <= product.MAX_WORDS:
+            return product.top_k(query_codes, dictionary_codes, k)
+    return popcount.top_k(query_codes, dictionary_codes, k, _ACCELERATOR_QUERY_BLOCK)
+
+
+@cache
+def _matrix_kernel_works() -> bool:
+    """Whether the matrix kernel runs on this process's GPU and agrees with popcounts, tried once.
+
+    Its warpgroup instructions exist on compute capability 9.0 only, and the compiler behind it is
+    young: a version that refuses the kernel should cost speed, not the search.
+    """
+    device = jax.devices()[0]
+    if device.platform != "gpu" or getattr(device, "compute_capability", None) != "9.0":
+        return False
+    words = np.random.default_rng(0).integers(0, 1 << 32, (3000, 5), np.uint32)
+    try:
+        # Not every build of JAX can import the kernel language.
+        from blsh_jax.search import product
+
+        with jax.ensure_compile_time_eval():
+            expected = jax.jit(partial(popcount.top_k, k=10))(words[:600], words)
+            found = jax.jit(partial(product.top_k, k=10))(words[:600], words)
+            if bool(jnp.all(found.indices == expected.indices)):
+                return True
+            reason = "it disagrees with popcounts"
+    except Exception as error:  # whatever the compiler raises
+        reason = str(error)
+    warnings.warn(f"searching without the matrix kernel: {reason}", RuntimeWarning, stacklevel=2)
+    return False

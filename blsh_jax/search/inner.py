@@ -1,5 +1,6 @@
 """Exact search by inner products: cosine similarity of frames, and weighted agreement of bits."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -93,37 +94,40 @@ def quantize_weights(weights: Array) -> Array:
     return jnp.ldexp(jnp.round(jnp.ldexp(weights, -exponent)), exponent)
 
 
-def _top_k(queries: Array, entries: Array, k: int, decode) -> SimilarNeighbors:
+def _top_k(
+    queries: Array, entries: Array, k: int, decode: Callable[[Array], Array]
+) -> SimilarNeighbors:
     """The K entries of the largest inner product; ``decode`` makes float32 rows of a block."""
-    size = entries.shape[0]
-    block = min(_ENTRY_BLOCK, blocks.power_of_two(size, _GROUP, _ENTRY_BLOCK))
-    count = -(-size // block)
-    entry_blocks = blocks.pad_rows(entries, count * block).reshape(count, block, -1)
-    starts = jnp.arange(count, dtype=jnp.int32) * block
+    size, num_queries = entries.shape[0], queries.shape[0]
+    block = min(_ENTRY_BLOCK, size)
 
-    def search_block(rows: Array) -> SimilarNeighbors:
-        def step(best, item):
-            start, here = item
-            scores = jnp.matmul(rows, decode(here).T, precision=jax.lax.Precision.HIGHEST)
-            index = start + jnp.arange(block, dtype=jnp.int32)
-            scores = jnp.where((index < size)[None, :], scores, -jnp.inf)
+    def step(best: SimilarNeighbors, first: Array) -> tuple[SimilarNeighbors, None]:
+        # The last block begins early enough to be whole; what it repeats is masked.
+        start = jnp.minimum(first, size - block)
+        columns = decode(jax.lax.dynamic_slice_in_dim(entries, start, block)).T
+        repeated = start + jnp.arange(block, dtype=jnp.int32) < first
+
+        def search_block(rows: Array) -> SimilarNeighbors:
+            scores = jnp.matmul(rows, columns, precision=jax.lax.Precision.HIGHEST)
+            scores = jnp.where(repeated[None, :], -jnp.inf, scores)
             top, place = _largest(scores, min(k, block))
-            return _merge(best, SimilarNeighbors(top, start + place), k), None
+            return SimilarNeighbors(top, start + place)
 
-        nothing = SimilarNeighbors(
-            jnp.full((rows.shape[0], k), -jnp.inf, jnp.float32),
-            jnp.full((rows.shape[0], k), size, jnp.int32),
-        )
-        return jax.lax.scan(step, nothing, (starts, entry_blocks))[0]
+        found = blocks.map_query_blocks(search_block, queries, min(_QUERY_BLOCK, num_queries))
+        return _merge(best, found, k), None
 
-    return blocks.map_query_blocks(search_block, queries, min(_QUERY_BLOCK, queries.shape[0]))
+    nothing = SimilarNeighbors(
+        jnp.full((num_queries, k), -jnp.inf, jnp.float32),
+        jnp.full((num_queries, k), size, jnp.int32),
+    )
+    return jax.lax.scan(step, nothing, jnp.arange(0, size, block, dtype=jnp.int32))[0]
 
 
 def _largest(scores: Array, k: int) -> tuple[Array, Array]:
     """top_k of (Q, M) scores by way of the maxima of groups, ties to the lowest place."""
     num_queries, size = scores.shape
     num_groups = size // _GROUP
-    if num_groups < 2 * k:
+    if size % _GROUP or num_groups < 2 * k:
         return jax.lax.top_k(scores, k)
     grouped = scores.reshape(num_queries, num_groups, _GROUP)
     chosen = jnp.sort(jax.lax.top_k(jnp.max(grouped, axis=2), k)[1], axis=1)

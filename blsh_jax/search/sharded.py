@@ -5,14 +5,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from blsh_jax.search import blocks
 from blsh_jax.search.blocks import Neighbors
 from blsh_jax.search.hamming import hamming_top_k
 
 
-@partial(jax.jit, static_argnames=("k", "mesh", "query_axis", "dictionary_axis"))
 def sharded_hamming_top_k(
     query_codes: Array,
     dictionary_codes: Array,
@@ -43,21 +42,36 @@ def sharded_hamming_top_k(
     blocks.check(query_codes, dictionary_codes, k, ("query_codes", "dictionary_codes"))
     _check_multiple("query_codes", query_codes.shape[0], mesh.shape[query_axis])
     _check_multiple("dictionary_codes", dictionary_codes.shape[0], mesh.shape[dictionary_axis])
-    part = dictionary_codes.shape[0] // mesh.shape[dictionary_axis]
+    specs = PartitionSpec(query_axis, None), PartitionSpec(dictionary_axis, None)
+    placed = jax.device_put(
+        (query_codes, dictionary_codes), tuple(NamedSharding(mesh, spec) for spec in specs)
+    )
+    return _search(*placed, k, mesh, specs)
 
-    def search(queries: Array, codes: Array) -> Neighbors:
+
+@partial(jax.jit, static_argnames=("k", "mesh", "specs"))
+def _search(
+    query_codes: Array,
+    dictionary_codes: Array,
+    k: int,
+    mesh: Mesh,
+    specs: tuple[PartitionSpec, PartitionSpec],
+) -> Neighbors:
+    axis = specs[1][0]
+    part = dictionary_codes.shape[0] // mesh.shape[axis]
+
+    def search_part(queries: Array, codes: Array) -> Neighbors:
         found = hamming_top_k(queries, codes, k)
-        start = jax.lax.axis_index(dictionary_axis).astype(jnp.int32) * part
+        start = jax.lax.axis_index(axis).astype(jnp.int32) * part
         mine = jnp.stack([found.distances, found.indices + start])
         # Shards stand in the order of their indices, so the stable selection keeps the lowest.
-        every = jax.lax.all_gather(mine, dictionary_axis, axis=2, tiled=True)
+        every = jax.lax.all_gather(mine, axis, axis=2, tiled=True)
         nearest, places = blocks.smallest(every[0], k)
         return Neighbors(nearest, jnp.take_along_axis(every[1], places, axis=1))
 
-    specs = PartitionSpec(query_axis, None), PartitionSpec(dictionary_axis, None)
-    return jax.shard_map(search, mesh=mesh, in_specs=specs, out_specs=specs[0], check_vma=False)(
-        query_codes, dictionary_codes
-    )
+    return jax.shard_map(
+        search_part, mesh=mesh, in_specs=specs, out_specs=specs[0], check_vma=False
+    )(query_codes, dictionary_codes)
 
 
 def _check_multiple(name: str, size: int, parts: int) -> None:

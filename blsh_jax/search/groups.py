@@ -1,0 +1,41 @@
+"""The second look: exact neighbours from the groups whose best codes are nearest.
+
+Groups are runs of g consecutive codes. The K groups with the smallest minima, ties to the lowest
+group, hold the K nearest codes: any code outside them is preceded, in the order (distance, index),
+by one code of each.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from blsh_jax.search.blocks import FAR, Neighbors, smallest
+
+
+def codes_by_group(codes: Array, group: int) -> Array:
+    """(N, W) codes, N a multiple of g, to (N / g, W, g): a word of all codes side by side."""
+    return codes.reshape(-1, group, codes.shape[1]).transpose(0, 2, 1)
+
+
+def rescan(queries: Array, groups: Array, chosen: Array, valid: Array, k: int) -> Neighbors:
+    """The K nearest codes within the chosen groups of every query.
+
+    Args:
+        queries: (Q, W) uint32.
+        groups: (N / g, W, g) uint32.
+        chosen: (Q, K) int32 ids of groups, in increasing order, so that ties keep theirs.
+        valid: int32, the number of codes that are not padding.
+        k: K; static.
+
+    Returns:
+        Exact neighbours.
+    """
+    num_queries, group = chosen.shape[0], groups.shape[2]
+    near = groups[chosen]
+    total = jnp.zeros((num_queries, chosen.shape[1], group), jnp.uint32)
+    for word in range(groups.shape[1]):
+        total += jax.lax.population_count(near[:, :, word] ^ queries[:, word][:, None, None])
+    index = chosen[:, :, None] * group + jnp.arange(group, dtype=jnp.int32)[None, None, :]
+    total = jnp.where(index < valid, total, jnp.uint32(FAR))
+    nearest, place = smallest(total.reshape(num_queries, -1), k)
+    return Neighbors(nearest, jnp.take_along_axis(index.reshape(num_queries, -1), place, axis=1))
