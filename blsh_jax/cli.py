@@ -1,89 +1,202 @@
-"""Boosted Locality Sensitive Hashing: denoise speech, or see how it works.
+"""The ``blsh`` command: reads arguments, calls the library, prints."""
 
-    blsh denoise INPUT OUTPUT [--model model.npz]     a file, or every audio file of a folder
-    blsh demo [--output blsh_demo]                    no data needed: train, denoise, score, plot
-
-A folder is searched recursively and its tree is kept; files keep their rate, channels, length and
-sample format, and stay aligned to the sample. Files that are already there are kept, unless
---overwrite is given. Files that cannot be denoised are named at the end, and the exit status is 1.
-"""
-
+import argparse
+import json
+import math
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from absl import app, flags
-from tqdm import tqdm
-
-from blsh_jax import audio
 from blsh_jax import model as models
 from blsh_jax._version import __version__
-from blsh_jax.denoising import denoise_file
+from blsh_jax.model import Model
 
-_MODEL = flags.DEFINE_string("model", None, "Model file; the shipped model if not given.")
-_OUTPUT = flags.DEFINE_string("output", "blsh_demo", "Folder that `blsh demo` writes to.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Write over files that are already there.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of everything random in `blsh demo`.")
-_VERSION = flags.DEFINE_bool("version", False, "Print the version.")
+_DESCRIPTION = """Boosted Locality Sensitive Hashing: denoise speech, or see how it works.
+
+  blsh denoise noisy.wav clean.wav     denoise a file; or every audio file of a folder
+  blsh live                            from the microphone to the speaker
+  blsh demo                            no data needed: train, denoise, score, plot
+  blsh info                            what the model weighs, costs and delays
+  blsh export --format c FOLDER        C or StableHLO for small devices and other runtimes
+
+blsh COMMAND --help explains the options of a command."""
+
+_DENOISE = """Denoise a file, or every audio file of a folder.
+
+A folder is searched recursively and its tree is kept. Rate, channels, length and sample format stay
+as they are, aligned to the sample, whatever they are. The model works at 16 kHz; what lies above
+8 kHz is kept and follows the gain of the band below. Memory stays small however long a file is.
+A file appears under its name only once it is whole. Files that are already there are kept, unless
+--overwrite is given, so a second call finishes what a first one began. Files that cannot be
+denoised are named at the end, and the exit status is 1.
+INPUT or OUTPUT may be - for standard input or output, the latter as WAV."""
+
+_LIVE = """Denoise the microphone and play it, until Ctrl-C.
+
+Wear headphones: a loudspeaker feeds back into the microphone.
+Needs the sounddevice package: pip install 'blsh_jax[live]'."""
+
+_INFO = """Say what a model weighs, costs and delays.
+
+Bytes, operations per frame, latency, and the real-time factor on one core, measured now, which
+takes a few seconds."""
+
+_EXPORT = """Write a model for other runtimes into a folder.
+
+  c          blsh_model.h (projections, codes, masks), blsh.h and blsh.c: one hop in, one hop out,
+             plain C99 and libm, nothing allocated; example.c filters raw floats. To try it:
+             cc -O2 -o denoise blsh.c example.c -lm
+  stablehlo  blsh_step.jax_export (jax.export.deserialize reads it), blsh_step.mlir (StableHLO) and
+             blsh_step.json (the shapes of the state)"""
+
+_DEMO = """Train, denoise, score and plot on a built-in synthetic corpus; no data needed."""
 
 
-def _denoise(source: Path, target: Path) -> int:
-    """Denoise a file or a folder; the exit status."""
-    if not source.exists():
-        raise app.UsageError(f"{source}: no such file or folder")
-    model = models.load(_MODEL.value) if _MODEL.value else models.load_shipped()
-    pairs = _pairs(source, target)
-    done, kept, failed = 0, 0, []
-    for read, written in tqdm(pairs, desc="denoising", unit="file", disable=len(pairs) < 2):
-        if written.exists() and not _OVERWRITE.value:
-            kept += 1
-            continue
-        try:
-            denoise_file(read, written, model)
-            done += 1
-        except (ValueError, OSError) as error:
-            failed.append(str(error) if str(read) in str(error) else f"{read}: {error}")
-    counts = [f"{done} denoised", f"{kept} already there" * bool(kept), f"{len(failed)} failed"]
-    print(", ".join(filter(None, counts)))
-    for message in failed:
+def _denoise(arguments: argparse.Namespace) -> int:
+    from blsh_jax import bulk
+
+    said = sys.stderr if arguments.output == bulk.PIPE else sys.stdout
+    settings = bulk.Settings(arguments.dry_wet, arguments.max_attenuation_db, arguments.overwrite)
+    with bulk.piped(arguments.input, arguments.output) as (source, target):
+        pairs = bulk.find_pairs(source, target)
+        summary = bulk.denoise_files(pairs, _model(arguments), settings)
+    print(summary, file=said)
+    for message in summary.failed:
         print(f"  {message}", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if summary.failed else 0
 
 
-def _pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    """What to read and what to write."""
-    if source.is_dir():
-        found = audio.find_audio(source)
-        if not found:
-            raise app.UsageError(f"{source}: no audio files in this folder")
-        return [(path, target / path.relative_to(source)) for path in found]
-    return [(source, target / source.name if target.is_dir() else target)]
+def _live(arguments: argparse.Namespace) -> int:
+    from blsh_jax import live
+
+    live.run(
+        _model(arguments),
+        dry_wet=arguments.dry_wet,
+        max_attenuation_db=arguments.max_attenuation_db,
+        microphone=arguments.microphone,
+        speaker=arguments.speaker,
+    )
+    return 0
 
 
-def _main(argv: list[str]) -> int:
-    if _VERSION.value:
-        print(f"blsh {__version__}")
-        return 0
-    match argv[1:]:
-        case ["denoise", source, target]:
-            return _denoise(Path(source), Path(target))
-        case ["demo"]:
-            # Imported here: denoising needs neither training nor matplotlib.
-            from blsh_jax import demo
+def _info(arguments: argparse.Namespace) -> int:
+    from blsh_jax import info
 
-            demo.run(Path(_OUTPUT.value), _SEED.value)
-            return 0
-        case ["denoise", *rest]:
-            raise app.UsageError(f"denoise takes INPUT and OUTPUT, not {len(rest)} arguments")
-        case rest:
-            raise app.UsageError(f"unknown command {' '.join(rest)!r}" if rest else "no command")
+    one_core = info.use_one_core()
+    facts = info.describe(_model(arguments))
+    print(json.dumps(facts, indent=1) if arguments.json else info.text(facts, one_core))
+    return 0
 
 
-def main() -> None:
-    """Entry point of the ``blsh`` command."""
+def _export(arguments: argparse.Namespace) -> int:
+    from blsh_jax import export
+
+    write = {"c": export.write_c, "stablehlo": export.write_stablehlo}[arguments.format]
+    model = export.shrink(_model(arguments), arguments.num_bits, arguments.num_frames)
+    for path in write(model, arguments.folder):
+        print(f"{path} ({path.stat().st_size:,} bytes)")
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from blsh_jax import demo
+
+    demo.run(arguments.output, arguments.seed)
+    return 0
+
+
+def _model(arguments: argparse.Namespace) -> Model:
+    return models.load(arguments.model) if arguments.model else models.load_shipped()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "blsh", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"blsh {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    denoise = _command(commands, "denoise", _denoise, _DENOISE)
+    denoise.add_argument("input", metavar="INPUT", help="file or folder to read, or -")
+    denoise.add_argument("output", metavar="OUTPUT", help="file or folder to write, or -")
+    denoise.add_argument(
+        "--overwrite", action="store_true", help="write over files that are already there"
+    )
+    _add_sound_options(denoise)
+
+    live = _command(commands, "live", _live, _LIVE)
+    live.add_argument("--microphone", help="input device, by number or part of its name")
+    live.add_argument("--speaker", help="output device, by number or part of its name")
+    _add_sound_options(live)
+
+    info = _command(commands, "info", _info, _INFO)
+    info.add_argument("--json", action="store_true", help="print the facts as JSON")
+
+    export = _command(commands, "export", _export, _EXPORT)
+    export.add_argument("folder", metavar="FOLDER", type=Path, help="folder to write")
+    export.add_argument("--format", choices=("c", "stablehlo"), required=True)
+    export.add_argument("--num_bits", type=int, help="use only the first bits of the codes")
+    export.add_argument(
+        "--num_frames", type=int, help="use only so many dictionary frames, evenly chosen"
+    )
+
+    demo = commands.add_parser("demo", help=_DEMO, description=_DEMO)
+    demo.set_defaults(run=_demo, device=None)
+    demo.add_argument("--output", type=Path, default="blsh_demo", help="folder to write")
+    demo.add_argument("--seed", type=int, default=0, help="of everything random")
+    return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    description: str,
+) -> argparse.ArgumentParser:
+    """A command that uses a model."""
+    command = commands.add_parser(
+        name,
+        help=description.split("\n")[0].rstrip("."),
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=run)
+    command.add_argument("--model", help="model file (default: the shipped model)")
+    command.add_argument("--device", help="cpu, gpu or tpu (default: the best that JAX finds)")
+    return command
+
+
+def _add_sound_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--dry_wet",
+        type=float,
+        default=1.0,
+        help="1: denoised; 0: as it was; between: a mixture (default: 1)",
+    )
+    command.add_argument(
+        "--max_attenuation_db",
+        type=float,
+        default=math.inf,
+        help="attenuate no frequency by more than this many dB (default: no limit)",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of the ``blsh`` command: 0 done, 1 some files failed, 2 nothing could be done."""
+    arguments = _parser().parse_args(argv)
     try:
-        app.run(_main)
-    except (models.ModelError, FileNotFoundError) as error:
-        sys.exit(f"blsh: {error}")
+        if arguments.device:
+            # Imported here: JAX takes seconds to load, --help should not.
+            import jax
+
+            jax.config.update("jax_default_device", jax.devices(arguments.device)[0])
+        sys.exit(arguments.run(arguments))
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"blsh: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

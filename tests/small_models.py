@@ -1,0 +1,19 @@
+"""Models over random frames: useless for speech, quick to make, any features."""
+
+import jax
+import jax.numpy as jnp
+
+from blsh_jax import codes, config, model, separation
+
+
+def random_model(kind="magnitude", context=1, num_frames=300, num_bits=40):
+    """A model whose dictionary is random."""
+    features = config.FeatureConfig(kind=kind, num_mels=40, context=context)
+    bands = 513 if kind == "magnitude" else 40
+    keys = jax.random.split(jax.random.key(0), 3)
+    frames = jnp.abs(jax.random.normal(keys[0], (num_frames, bands * context)))
+    frames = frames / jnp.linalg.norm(frames, axis=-1, keepdims=True)
+    hasher = codes.random_hasher(keys[1], num_bits, frames)
+    binary = jax.random.bernoulli(keys[2], 0.5, (num_frames, 513))
+    dictionary = separation.build_dictionary(hasher, frames, binary)
+    return model.Model(config.TrainConfig(features=features), dictionary, {})
