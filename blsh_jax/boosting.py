@@ -50,7 +50,7 @@ class TrainingSet(NamedTuple):
 
     host: HostBlocks
     blocks: Blocks | HostBlocks
-    basis: np.ndarray | None
+    basis: Array | None
     plan: Plan
     predicted_bytes: int
     mesh: Mesh
@@ -66,6 +66,11 @@ class State(NamedTuple):
 
     bits: Bits
     key: Array
+
+    @property
+    def hasher(self) -> Hasher:
+        """The bits learned so far, at least one, without padding."""
+        return self.bits.hasher.prefix(int(self.bits.learned))
 
 
 def prepare(
@@ -95,7 +100,9 @@ def prepare(
     """
     mesh = training_mesh(1) if mesh is None else mesh
     _check_frames(frames, target, config, mesh)
-    host = cut(_on_host(frames), None if target is None else _on_host(target), config, key)
+    host = cut(
+        np.asanyarray(frames), None if target is None else np.asanyarray(target), config, key
+    )
     if plan is None:
         plan, predicted = plans.choose(host, config, mesh)
     else:
@@ -104,7 +111,7 @@ def prepare(
     if config.mode == "fast":
         rows = host.rows[host.weights > 0].ravel()[: plans.WHITENING_FRAMES]
         sample = host.frames[rows].astype(jnp.result_type(float))
-        basis = np.asarray(_whitening(sample, config.ridge))
+        basis = _whitening(sample, config.ridge)
     blocks = host if plan == "stream" else plans.keep_ssms(host.load(mesh), plan, config, mesh)
     return TrainingSet(host, blocks, basis, plan, predicted, mesh)
 
@@ -112,9 +119,9 @@ def prepare(
 def init(training_set: TrainingSet, config: FitConfig, key: Array) -> State:
     """The state before the first bit."""
     length = num_words(config.num_bits) * WORD_BITS
-    zeros = np.zeros(length, jnp.result_type(float))
-    projections = np.zeros((length, training_set.host.frames.shape[1]), zeros.dtype)
-    return State(Bits(Hasher(projections, zeros, zeros), np.int32(0)), key)
+    zeros = jnp.zeros(length)
+    projections = jnp.zeros((length, training_set.host.frames.shape[1]))
+    return State(Bits(Hasher(projections, zeros, zeros), jnp.int32(0)), key)
 
 
 def step(state: State, training_set: TrainingSet, config: FitConfig) -> tuple[State, BitInfo]:
@@ -143,7 +150,7 @@ def step(state: State, training_set: TrainingSet, config: FitConfig) -> tuple[St
         squared = dataclasses.replace(config, metric="squared_error")
         only = candidates[best : best + 1]
         epsilon = _evaluate(only, bits, training_set.blocks, training_set, squared)[0][0]
-    _check_epsilon(epsilon, int(bits.count))
+    _check_epsilon(epsilon, int(bits.learned))
     beta = np.log((1.0 - epsilon) / epsilon) / 2.0
     info = BitInfo(
         objective=float(objectives[best]),
@@ -191,6 +198,7 @@ def fit(
         ValueError: bad shapes or numbers, training broke down (see ``step``), or the checkpoint is
             of another run.
     """
+    frames, target = np.asanyarray(frames), None if target is None else np.asanyarray(target)
     saved, description = None, {}
     if checkpoint is not None:
         description = checkpoints.describe(frames, target, config, key)
@@ -214,14 +222,14 @@ def fit(
                 state, info = step(state, training_set, config)
                 infos.append(info)
                 if checkpoint is not None and leads:
-                    content = Checkpoint(_learned(state), infos, training_set.plan)
+                    content = Checkpoint(state.hasher, infos, training_set.plan)
                     checkpoints.save(checkpoint, content, description)
                 to.bit(len(infos), info, _frames_visited(info, training_set) / info.seconds)
         except KeyboardInterrupt:
             interrupted = True
             if not infos:
                 raise
-    hasher = Hasher(*map(jnp.asarray, _learned(state)))
+    hasher = state.hasher
     used = plans.peak_memory(mesh) - memory_before
     return hasher, _summarize(infos, hasher, training_set, config, used, interrupted)
 
@@ -230,12 +238,12 @@ def _learn(
     state: State, blocks: Blocks | HostBlocks, training_set: TrainingSet, config: FitConfig
 ) -> tuple[np.ndarray, int]:
     """Candidate hyperplanes of the next bit, (R, D + 1), and the optimiser steps taken."""
-    start_key, first_key = jax.random.split(jax.random.fold_in(state.key, state.bits.count))
+    start_key, first_key = jax.random.split(jax.random.fold_in(state.key, state.bits.learned))
     num_steps = training_set.host.rows.shape[0]
     walk = learner.start(start_key, training_set.host.frames.shape[1], config)
     shared = (state.bits, training_set.basis)
     run = functools.partial(
-        sweep, _descend, blocks=blocks, shared=shared, config=config, mesh=training_set.mesh
+        sweep, descend, blocks=blocks, shared=shared, config=config, mesh=training_set.mesh
     )
     if config.mode == "fast":
         # Long corpora are seen in part: each bit begins with other blocks.
@@ -267,8 +275,20 @@ def _evaluate(
     return errors, balances
 
 
-def _descend(walk, step, shared, config):
-    """Body of a sweep: one optimiser step of all candidates; gives their errors before it."""
+def descend(
+    walk: learner.Walk, step: Blocks, shared: tuple[Bits, Array | None], config: FitConfig
+) -> tuple[learner.Walk, Array]:
+    """Body of a sweep: one optimiser step of all candidates.
+
+    Args:
+        walk: the candidates.
+        step: the blocks of the step.
+        shared: the bits learned so far, and the basis of the fast mode.
+        config: how to fit.
+
+    Returns:
+        The moved candidates, and the (R,) errors before the move.
+    """
     bits, basis = shared
     constants, matrices = plans.step_terms(step, bits, config)
     candidates = learner.hyperplanes(walk, basis)
@@ -309,16 +329,11 @@ def _with_constant(candidates: np.ndarray) -> np.ndarray:
 
 
 def _append(bits: Bits, candidate: np.ndarray, beta: float) -> Bits:
-    hasher = Hasher(*(array.copy() for array in bits.hasher))
-    hasher.projections[bits.count] = candidate[:-1]
-    hasher.biases[bits.count] = candidate[-1]
-    hasher.betas[bits.count] = beta
-    return Bits(hasher, bits.count + np.int32(1))
-
-
-def _learned(state: State) -> Hasher:
-    """The bits without padding."""
-    return Hasher(*(array[: state.bits.count] for array in state.bits.hasher))
+    last = (candidate[:-1], candidate[-1], beta)
+    hasher = Hasher(
+        *(array.at[bits.learned].set(new) for array, new in zip(bits.hasher, last, strict=True))
+    )
+    return Bits(hasher, bits.learned + 1)
 
 
 def _restore(empty: Bits, hasher: Hasher) -> Bits:
@@ -326,11 +341,11 @@ def _restore(empty: Bits, hasher: Hasher) -> Bits:
     count = hasher.num_bits
     padded = Hasher(
         *(
-            np.concatenate([saved, blank[count:]])
+            jnp.concatenate([saved, blank[count:]])
             for saved, blank in zip(hasher, empty.hasher, strict=True)
         )
     )
-    return Bits(padded, np.int32(count))
+    return Bits(padded, jnp.int32(count))
 
 
 def _frames_visited(info: BitInfo, training_set: TrainingSet) -> int:
@@ -384,11 +399,6 @@ def _summarize(
         peak_bytes=peak_bytes,
         interrupted=interrupted,
     )
-
-
-def _on_host(values: Array | np.ndarray) -> np.ndarray:
-    """The values as a NumPy array; a memory map stays one."""
-    return values if isinstance(values, np.ndarray) else np.asarray(values)
 
 
 def _check_frames(frames, target, config: FitConfig, mesh: Mesh) -> None:

@@ -10,16 +10,18 @@ import json
 import os
 import zipfile
 import zlib
-from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from blsh_jax.codes import Hasher
 from blsh_jax.config import FitConfig, to_dict
+from blsh_jax.files import replacing
 from blsh_jax.fit_info import BitInfo, by_field
+from blsh_jax.plans import Plan
 
 _VERSION = 1
 _CHECKED_ROWS = 1000  # rows whose bytes identify the frames
@@ -37,7 +39,7 @@ class Checkpoint:
 
     hasher: Hasher
     infos: list[BitInfo]
-    plan: str
+    plan: Plan
 
 
 def describe(
@@ -49,7 +51,7 @@ def describe(
         "frames": _fingerprint(frames),
         "target": None if target is None else _fingerprint(target),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
-        "float64": bool(jax.config.jax_enable_x64),
+        "precision": jnp.result_type(float).name,
     }
 
 
@@ -61,23 +63,16 @@ def save(path: str | os.PathLike, checkpoint: Checkpoint, description: dict[str,
         checkpoint: what to write.
         description: from ``describe``.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = {"version": _VERSION, "plan": checkpoint.plan, "description": description}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(
-                file,
-                header=np.array(json.dumps(header)),
-                **{name: np.asarray(value) for name, value in checkpoint.hasher._asdict().items()},
-                **{f"info_{name}": value for name, value in by_field(checkpoint.infos).items()},
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    arrays: dict[str, Any] = {
+        "header": np.array(json.dumps(header)),
+        **{name: np.asarray(value) for name, value in checkpoint.hasher._asdict().items()},
+        **{f"info_{name}": value for name, value in by_field(checkpoint.infos).items()},
+    }
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load(path: str | os.PathLike, description: dict[str, Any]) -> Checkpoint | None:

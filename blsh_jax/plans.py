@@ -45,11 +45,11 @@ class Bits(NamedTuple):
     Attributes:
         hasher: their hash functions, padded with betas of 0 to one length L', a multiple of 32: one
             shape, hence one compilation and one rounding, however many bits are learned.
-        count: () int32, how many they are.
+        learned: () int32, how many they are.
     """
 
     hasher: Hasher
-    count: Array
+    learned: Array
 
 
 def weighted_agreement(frames: Array, bits: Bits) -> Array:
@@ -72,7 +72,7 @@ def weighted_agreement(frames: Array, bits: Bits) -> Array:
         return total + jnp.matmul(scaled, code.T, precision=jax.lax.Precision.HIGHEST)
 
     size = frames.shape[0]
-    words = (bits.count + WORD_BITS - 1) // WORD_BITS
+    words = (bits.learned + WORD_BITS - 1) // WORD_BITS
     return jax.lax.fori_loop(0, words, add_word, jnp.zeros((size, size), frames.dtype))
 
 
@@ -114,7 +114,7 @@ def step_terms(step: Blocks, bits: Bits, config: FitConfig) -> tuple[Array, Arra
     Returns:
         (k,) and (k, B, B).
     """
-    if step.matrices is not None:
+    if step.matrices is not None and step.constants is not None:
         return step.constants, step.matrices
     ssms = block_ssms(step, config) if step.ssms is None else step.ssms
     terms = jax.vmap(lambda frames, ssm: block_terms(frames, ssm, bits, config.metric))
@@ -134,9 +134,11 @@ def keep_ssms(blocks: Blocks, plan: Plan, config: FitConfig, mesh: Mesh) -> Bloc
     return blocks._replace(ssms=_all_ssms(blocks, config, mesh))
 
 
-def keep_matrices(blocks: Blocks, plan: Plan, bits: Bits, config: FitConfig, mesh: Mesh) -> Blocks:
+def keep_matrices(
+    blocks: Blocks | HostBlocks, plan: Plan, bits: Bits, config: FitConfig, mesh: Mesh
+) -> Blocks | HostBlocks:
     """Blocks with what a plan keeps for the current bit besides."""
-    if plan in ("rebuild", "stream"):
+    if isinstance(blocks, HostBlocks) or plan == "rebuild":
         return blocks
     constants, matrices = _all_terms(blocks, bits, plan, config, mesh)
     return blocks._replace(constants=constants, matrices=matrices)

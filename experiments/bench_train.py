@@ -16,17 +16,17 @@ per candidate hundreds of times faster than in PyTorch.
 """
 
 import dataclasses
+import os
 import statistics
 import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
 from blsh_jax import boosting, corpora, learner, plans, records, similarity, training
-from blsh_jax.blocks import sweep
+from blsh_jax.blocks import Blocks, sweep
 from blsh_jax.config import FitConfig, TrainConfig, to_dict
 from experiments import published_torch
 
@@ -66,7 +66,8 @@ def main(argv: list[str]) -> None:
             "repeats": values.repeats,
             "seed": values.seed,
         },
-        "environment": records.environment() | {"torch": published_torch.torch.__version__},
+        "environment": records.environment()
+        | {"torch": published_torch.torch.__version__, "load_average": os.getloadavg()[0]},
     }
     if "step" in values.parts:
         record["results"] += bench_step(frames, config, values.repeats)
@@ -75,6 +76,7 @@ def main(argv: list[str]) -> None:
         curve_config = dataclasses.replace(config, num_bits=values.curve_bits)
         record["curves"] = curves(enough, curve_config, values.seed)
         record["results"] += curve_rows(record["curves"], _torch_seconds(record["results"]))
+        records.write_json(values.output, record)
     if "scale" in values.parts:
         for number in values.scale_frames:
             enough = enlarge(frames, int(number), values.seed)
@@ -130,14 +132,16 @@ def _time_steps(training_set, config: FitConfig, repeats: int):
     blocks = plans.keep_matrices(
         training_set.blocks, "float32", state.bits, config, training_set.mesh
     )
+    assert isinstance(blocks, Blocks) and blocks.matrices is not None
+    matrices = blocks.matrices
     start = learner.start(jax.random.key(7), training_set.host.frames.shape[1], config)
     order = np.arange(len(training_set.host.rows))
     shared = (state.bits, training_set.basis)
-    run = lambda: sweep(boosting._descend, start, order, blocks, shared, config, training_set.mesh)
+    run = lambda: sweep(boosting.descend, start, order, blocks, shared, config, training_set.mesh)
     walk, losses = jax.block_until_ready(run())
     seconds = _median_seconds(run, repeats) / len(order)
     copied = jax.jit(lambda a: a + 1.0)
-    copy = 2 * blocks.matrices.nbytes / _median_seconds(lambda: copied(blocks.matrices), 5) / 1e9
+    copy = 2 * matrices.nbytes / _median_seconds(lambda: copied(matrices), 5) / 1e9
     return walk, np.asarray(losses), seconds, copy
 
 
@@ -158,7 +162,7 @@ def curves(frames: np.ndarray, config: FitConfig, seed: int) -> dict[str, Any]:
             f"fast {shadow.objective:.5f} ({shadow.seconds:.1f} s)",
             flush=True,
         )
-    hasher = boosting.Hasher(*map(jnp.asarray, boosting._learned(state)))
+    hasher = state.hasher
     slow_errors = boosting.approximation_errors(slow_set.host, hasher, config)
     _, alone = boosting.fit(frames, config, jax.random.key(seed))
     listed = lambda infos: {
@@ -217,7 +221,7 @@ def curve_rows(curve: dict[str, Any], torch_seconds: float | None) -> list[dict[
     return rows
 
 
-def scale_row(frames: np.ndarray, config: FitConfig, plan: str, seed: int) -> dict[str, Any]:
+def scale_row(frames: np.ndarray, config: FitConfig, plan: Any, seed: int) -> dict[str, Any]:
     """A row: a whole code on many frames; ``reference`` is the predicted memory."""
     start = time.perf_counter()
     _, info = boosting.fit(
