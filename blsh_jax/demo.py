@@ -1,104 +1,137 @@
-"""The whole method on the built-in synthetic corpus: train, denoise, score, plot."""
+"""The whole method on the built-in synthetic corpus: train, denoise, score, plot, and a page."""
 
+import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from blsh_jax import audio, codes, corpora, evaluation, plots, records, similarity, training
+from blsh_jax import audio, corpora, evaluation, plots, records, result_page, training
 from blsh_jax import config as configs
 from blsh_jax import model as models
 from blsh_jax.config import FitConfig, TrainConfig
 from blsh_jax.model import Model
+from blsh_jax.result_page import Example
 
-CONFIG = TrainConfig(fit=FitConfig(num_bits=100), dictionary_fraction=0.3, max_fit_frames=10_000)
-NUM_BITS = (25, 50, 100)
-_SPEAKERS, _UTTERANCES, _SCORED = 8, 4, 60
+_METHODS = ("noisy", "lsh", "blsh", "knn", "ibm", "irm")
 _COLUMNS = ["method", "num_bits", "sdr", "sir", "sar", "si_sdr", "seconds"]
+_TRAIN = TrainConfig(
+    fit=FitConfig(num_bits=50), dictionary_fraction=0.3, max_fit_frames=10_000, held_back=0.0
+)
+_LEAD = (
+    "Made by `blsh demo`: projections were learned on noisy mixtures of made-up speech and ten "
+    "made-up noises, then other utterances of the same speakers were denoised. LSH draws its "
+    "projections at random; BLSH learns them one after another."
+)
 
 
-def run(folder: Path, seed: int = 0) -> list[dict]:
+@dataclasses.dataclass(frozen=True)
+class DemoConfig:
+    """How large the demo is.
+
+    Attributes:
+        train: the training run. Whole utterances are held back, so no parts of utterances are.
+        num_bits: code lengths that are scored, the longest last.
+        num_speakers: speakers of the synthetic corpus.
+        num_training: utterances of each speaker that are trained on.
+        num_held_back: utterances of each speaker that are scored.
+        num_scored: mixtures that are scored at most.
+        num_examples: mixtures on the page, each with another noise.
+    """
+
+    train: TrainConfig = _TRAIN
+    num_bits: tuple[int, ...] = (10, 25, 50)
+    num_speakers: int = 8
+    num_training: int = 4
+    num_held_back: int = 1
+    num_scored: int = 32
+    num_examples: int = 2
+
+
+def run(folder: Path, seed: int = 0, config: DemoConfig = DemoConfig()) -> list[dict]:
     """Run the demo and say what it does.
 
     Args:
-        folder: where wav files, pictures, the model and the record are written.
+        folder: where the page, wav files, pictures, the model and the record are written.
         seed: of the corpus and the training.
+        config: its size.
 
     Returns:
         The rows of the score table.
     """
     start = time.perf_counter()
-    speech_key, noise_key = jax.random.split(jax.random.key(seed))
-    rate = CONFIG.stft.sample_rate
-    print(f"Making {_SPEAKERS * _UTTERANCES} utterances and 10 noises")
-    speech = corpora.synthetic_speech(speech_key, _SPEAKERS, _UTTERANCES, sample_rate=rate)
-    noise = corpora.synthetic_noise(noise_key, sample_rate=rate)
-    model = _train(speech, noise, seed)
+    learned, held_back = _make_mixtures(config, seed)
+    print(f"Training {config.train.fit.num_bits} bits on {len(learned)} mixtures")
+    settings = dataclasses.replace(config.train, seed=seed)
+    source = {"layout": "synthetic", "licence": "made by this package"}
+    model, _ = training.train(learned, settings, {"speech": source, "noise": source}, progress=True)
     models.save(model, folder / "model.npz")
-    held_back = corpora.make_mixtures(
-        speech, noise, CONFIG.snr_db, seed, "closed", CONFIG.held_back, max_mixtures=_SCORED
-    )
-    print(f"Denoising and scoring {len(held_back)} held-back mixtures at {CONFIG.snr_db:g} dB")
-    systems = evaluation.make_systems(
-        model, ("noisy", "lsh", "blsh", "knn", "ibm", "irm"), NUM_BITS, seed
-    )
+    snr = config.train.snr_db
+    print(f"Denoising and scoring {len(held_back)} held-back mixtures at {snr:g} dB")
+    systems = evaluation.make_systems(model, _METHODS, config.num_bits, seed)
     rows = evaluation.evaluate(systems, held_back, progress=True)
     print("\nMeans in dB, weighted by length\n" + records.table(rows, _COLUMNS) + "\n")
-    records.write_json(
-        folder / "scores.json",
-        {
-            "results": rows,
-            "config": configs.to_dict(CONFIG) | {"seed": seed},
-            "environment": records.environment(),
-        },
-    )
-    _write_example(systems, held_back, folder)
-    _plot_self_similarity(model, folder / "self_similarity.png")
+    record = {
+        "results": rows,
+        "config": configs.to_dict(config) | {"seed": seed},
+        "environment": records.environment(),
+    }
+    records.write_json(folder / "scores.json", record)
+    heard = [system for system in systems if (system.method, system.num_bits) in _heard(config)]
+    examples = result_page.examples(heard, held_back, model.config.stft, config.num_examples)
+    _write_results(folder, rows, examples, model, config)
     print(
-        f"Wrote {folder}/ in {time.perf_counter() - start:.0f} s: noisy, denoised and clean wav "
-        "files, self_similarity.png, spectrograms.png, scores.json, model.npz"
+        f"Wrote {folder}/ in {time.perf_counter() - start:.0f} s: open report.html; wav files, "
+        "pictures, model.npz and scores.json are beside it"
     )
     return rows
 
 
-def _train(speech: corpora.Loaded, noise: corpora.Loaded, seed: int) -> Model:
-    mixtures = corpora.make_mixtures(speech, noise, CONFIG.snr_db, seed, "train", CONFIG.held_back)
-    print(f"Training {CONFIG.fit.num_bits} bits on {len(mixtures)} mixtures")
-    source = {"layout": "synthetic", "licence": "made by this package"}
-    return training.train(mixtures, CONFIG, {"speech": source, "noise": source}, progress=True)[0]
-
-
-def _write_example(systems, mixtures, folder: Path) -> None:
-    """Wav files and spectrograms of one mixture, the one whose noise is weakest masked."""
-    example = mixtures[0]
-    signals = {"clean": example.speech, "noisy": example.speech + example.noise}
-    wanted = {("lsh", NUM_BITS[-1]): "LSH", ("blsh", NUM_BITS[-1]): "BLSH", ("ibm", None): "ideal"}
-    for system in systems:
-        if (system.method, system.num_bits) in wanted:
-            estimate = system.estimate(
-                jnp.asarray(example.speech)[None], jnp.asarray(example.noise)[None]
-            )
-            signals[wanted[system.method, system.num_bits]] = np.asarray(estimate)[0]
-    for name, signal in signals.items():
-        audio.write(folder / f"{name.lower()}.wav", signal, CONFIG.stft.sample_rate)
-    order = ("noisy", "LSH", "BLSH", "ideal", "clean")
-    titles = {name: f"{name}, {NUM_BITS[-1]} bits" if "LSH" in name else name for name in order}
-    plots.spectrograms(
-        {titles[name]: signals[name] for name in order}, CONFIG.stft, folder / "spectrograms.png"
+def _make_mixtures(config: DemoConfig, seed: int) -> tuple[corpora.Mixtures, corpora.Mixtures]:
+    """Training mixtures, and those of other utterances of the same speakers, in the same noises."""
+    speech_key, noise_key = jax.random.split(jax.random.key(seed))
+    rate, each = config.train.stft.sample_rate, config.num_training + config.num_held_back
+    print(f"Making {config.num_speakers * each} utterances and 10 noises")
+    speech = corpora.synthetic_speech(speech_key, config.num_speakers, each, sample_rate=rate)
+    noise = corpora.synthetic_noise(noise_key, sample_rate=rate)
+    place = np.arange(len(speech)) % each
+    learned = _chosen(speech, np.flatnonzero(place < config.num_training))
+    held_back = _chosen(speech, np.flatnonzero(place >= config.num_training))
+    snr = config.train.snr_db
+    return (
+        corpora.make_mixtures(learned, noise, snr, seed),
+        corpora.make_mixtures(held_back, noise, snr, seed, max_mixtures=config.num_scored),
     )
 
 
-def _plot_self_similarity(model: Model, path: Path) -> None:
-    """Frames in the order of their similarity to the first, so that the matrix shows structure."""
-    frames = jnp.asarray(model.frames[:300], jnp.float32)
-    order = jnp.argsort(-(frames @ frames[0]))
-    frames, packed = frames[order], model.dictionary.codes[:300][order]
-    fit = model.config.fit
-    target = similarity.self_similarity(frames, fit.target, fit.sigma2)
-    learned = {}
-    for length in (5, *NUM_BITS):
-        bits = codes.unpack_bits(packed, length)
-        learned[length] = codes.self_similarity(bits, model.hasher.betas[:length])
-    plots.self_similarity(np.asarray(target), {k: np.asarray(v) for k, v in learned.items()}, path)
+def _chosen(speech: corpora.Loaded, indices: np.ndarray) -> corpora.Loaded:
+    recordings = tuple(speech.recordings[i] for i in indices)
+    return corpora.Loaded([speech.signals[i] for i in indices], recordings)
+
+
+def _heard(config: DemoConfig) -> set[tuple[str, int | None]]:
+    """The systems that can be heard: all of them would make a long page."""
+    short, long = config.num_bits[min(1, len(config.num_bits) - 1)], config.num_bits[-1]
+    return {("noisy", None), ("lsh", short), ("blsh", short), ("blsh", long), ("ibm", None)}
+
+
+def _write_results(
+    folder: Path,
+    rows: list[dict],
+    examples: Sequence[Example],
+    model: Model,
+    config: DemoConfig,
+) -> None:
+    """Wav files and pictures of the first example, pictures of the codes, and the page."""
+    stft, first = model.config.stft, examples[0]
+    for sound in first.sounds:
+        name = sound.title.lower().replace(", ", "_").replace(" ", "_")
+        audio.write(folder / f"{name}.wav", sound.signal, stft.sample_rate)
+    signals = {sound.title: sound.signal for sound in first.sounds}
+    plots.save(plots.spectrograms(signals, stft), folder / "spectrograms.png")
+    target, learned = result_page.self_similarities(model, first.sounds[0].signal, config.num_bits)
+    plots.save(plots.self_similarity(target, learned), folder / "self_similarity.png")
+    title = "Boosted Locality Sensitive Hashing on synthetic speech"
+    result_page.write(folder / "report.html", title, _LEAD, rows, examples, model)

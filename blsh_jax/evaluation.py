@@ -20,9 +20,11 @@ from blsh_jax.separation import Dictionary, FrameDictionary
 
 METHODS = ("blsh", "lsh", "knn", "ibm", "irm", "noisy")
 SCORERS = ("blsh_jax", "mir_eval")
-_BATCH_SIZE = 16
+BATCH_SIZE = 16
 # Everything random in an evaluation that is not data: the projections of LSH.
 _LSH_STREAM = 1
+_CEILING_DB = 100.0  # no estimate from float32 signals is as good as that
+_Call = Callable[[Array, Array], Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +35,13 @@ class System:
         method: its name, one of ``METHODS``.
         num_bits: L, or None where there are no codes.
         estimate: speech (U, n) and noise (U, n) to the estimated speech (U, n).
+        mask: the same to the mask behind the estimate, (U, T, F) in [0, 1]; None if there is none.
     """
 
     method: str
     num_bits: int | None
-    estimate: Callable[[Array, Array], Array]
+    estimate: _Call
+    mask: _Call | None = None
 
 
 def make_systems(
@@ -68,11 +72,11 @@ def make_systems(
         if method in ("blsh", "lsh"):
             longest = _hashed_dictionary(model, method, max(num_bits), seed)
             systems += [
-                System(method, length, _searching(longest.prefix(length), model))
+                System(method, length, *_searching(longest.prefix(length), model))
                 for length in num_bits
             ]
         else:
-            systems.append(System(method, None, _without_codes(method, model)))
+            systems.append(System(method, None, *_without_codes(method, model)))
     return systems
 
 
@@ -100,11 +104,11 @@ def evaluate(
     """
     if scorer not in SCORERS:
         raise ValueError(f"unknown scorer {scorer!r}: choose from {', '.join(SCORERS)}")
-    scores = [[] for _ in systems]
+    scores: list[list[np.ndarray]] = [[] for _ in systems]
     seconds = [0.0 for _ in systems]
     lengths, compiled = [], set()
     bar = tqdm(total=len(mixtures), desc="scoring", unit="mix", disable=not progress)
-    for batch in corpora.batches(mixtures, _BATCH_SIZE):
+    for batch in corpora.batches(mixtures, BATCH_SIZE):
         count = np.count_nonzero(batch.lengths)
         speech, noise = jnp.asarray(batch.speech), jnp.asarray(batch.noise)
         lengths.append(batch.lengths[:count])
@@ -136,32 +140,39 @@ def _hashed_dictionary(model: Model, method: str, num_bits: int, seed: int) -> D
     )
 
 
-def _searching(dictionary: FrameDictionary, model: Model) -> Callable[[Array, Array], Array]:
+def _searching(dictionary: FrameDictionary, model: Model) -> tuple[_Call, _Call]:
     config = model.config
 
-    def estimate(speech: Array, noise: Array) -> Array:
-        return separation.separate(
+    def call(apply: Callable[..., Array]) -> _Call:
+        return lambda speech, noise: apply(
             speech + noise, dictionary, config.stft, config.features, config.num_neighbors
         )
 
-    return estimate
+    return call(separation.separate), call(separation.separation_masks)
 
 
-def _without_codes(method: str, model: Model) -> Callable[[Array, Array], Array]:
+def _without_codes(method: str, model: Model) -> tuple[_Call, _Call | None]:
     if method == "knn":
         return _searching(model.spectral_dictionary(), model)
     if method == "noisy":
-        return lambda speech, noise: speech + noise
-    return functools.partial(_oracle, method=method, stft=model.config.stft)
+        return lambda speech, noise: speech + noise, None
+    settings = {"method": method, "stft": model.config.stft}
+    return functools.partial(_oracle, **settings), functools.partial(_oracle_mask, **settings)
 
 
 @functools.partial(jax.jit, static_argnames=("method", "stft"))
 def _oracle(speech: Array, noise: Array, method: str, stft: StftConfig) -> Array:
     """The mixture under its own ideal mask, the upper bound of table 1."""
-    ideal = masks.ideal_binary_mask if method == "ibm" else masks.ideal_ratio_mask
-    spectrum = spectra.stft(speech, stft), spectra.stft(noise, stft)
-    masked = masks.apply_mask(ideal(*spectrum), spectrum[0] + spectrum[1])
+    mask = _oracle_mask(speech, noise, method, stft)
+    masked = masks.apply_mask(mask, spectra.stft(speech + noise, stft))
     return spectra.istft(masked, speech.shape[-1], stft)
+
+
+@functools.partial(jax.jit, static_argnames=("method", "stft"))
+def _oracle_mask(speech: Array, noise: Array, method: str, stft: StftConfig) -> Array:
+    """(U, T, F) float32."""
+    ideal = masks.ideal_binary_mask if method == "ibm" else masks.ideal_ratio_mask
+    return ideal(spectra.stft(speech, stft), spectra.stft(noise, stft)).astype(jnp.float32)
 
 
 def _score(scorer, speech, noise, estimate, lengths, count) -> np.ndarray:
@@ -210,5 +221,5 @@ def _row(system: System, scores: np.ndarray, lengths: np.ndarray, seconds: float
 
 
 def _finite(value: float) -> float | None:
-    """None for the infinite SAR of an estimate without artifacts, such as the mixture itself."""
-    return float(value) if np.isfinite(value) else None
+    """None for the SAR of an estimate without artifacts, infinite but for rounding."""
+    return float(value) if value < _CEILING_DB else None

@@ -1,85 +1,193 @@
-"""Pictures: self-similarity matrices and spectrograms, with axes and units."""
+"""Pictures: self-similarity matrices, spectrograms, masks and scores, with axes and units.
 
+Functions make figures; ``save`` writes one to a file, ``report.picture`` puts one into a page.
+"""
+
+import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from PIL import Image
 
 from blsh_jax import spectra
 from blsh_jax.config import StftConfig
 from blsh_jax.files import replacing
 
+_DPI = 110
+_COLOURS = 256  # of a picture: a third of the bytes, and no difference to see
 _RANGE_DB = 70.0
+# One picture to a panel: this size is readable on a phone, where it fills the width.
+_SINGLE = (4.6, 2.9)
+_NAMES = {"blsh": "BLSH", "lsh": "LSH", "knn": "KNN, raw spectra", "noisy": "unprocessed mixture"}
+_NAMES |= {"ibm": "ideal binary mask", "irm": "ideal ratio mask"}
 
 
-def self_similarity(
-    target: np.ndarray, learned: Mapping[int, np.ndarray], path: str | os.PathLike
-) -> None:
-    """The target self-similarity matrix beside those of codes of several lengths.
+def self_similarity(target: np.ndarray, learned: Mapping[str, np.ndarray]) -> Figure:
+    """The target self-similarity matrix beside those of codes.
 
     Args:
         target: (B, B) in [0, 1].
-        learned: code length L to (B, B) in [0, 1].
-        path: picture to write.
+        learned: title to (B, B) in [0, 1].
 
     Source: [ICASSP20] figure 2.
     """
-    panels = {"target": target} | {f"L = {length}": ssm for length, ssm in learned.items()}
+    panels = {"target": target} | dict(learned)
     figure = Figure(figsize=(3.0 * len(panels) + 0.6, 3.3), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, (title, ssm) in zip(axes, panels.items(), strict=True):
-        image = axis.imshow(ssm, vmin=0, vmax=1, cmap="magma", interpolation="nearest")
-        error = (
-            "" if title == "target" else f"\nmean squared error {np.mean((ssm - target) ** 2):.4f}"
-        )
-        axis.set_title(title + error, fontsize=10)
-        axis.set_xlabel("frame")
+    for axis, (title, matrix) in zip(axes, panels.items(), strict=True):
+        image = _draw_matrix(axis, title, matrix, target)
     axes[0].set_ylabel("frame")
     figure.colorbar(image, ax=list(axes), label="similarity", shrink=0.85)
-    save(figure, path)
+    return figure
 
 
-def spectrograms(
-    signals: Mapping[str, np.ndarray], stft: StftConfig, path: str | os.PathLike
-) -> None:
+def matrix(title: str, similarity: np.ndarray, target: np.ndarray) -> Figure:
+    """One self-similarity matrix.
+
+    Args:
+        title: of the picture.
+        similarity: (B, B) in [0, 1].
+        target: (B, B); how far off it is stands below the title, unless it is this matrix.
+
+    Source: [ICASSP20] figure 2.
+    """
+    figure = Figure(figsize=(3.6, 3.3), layout="constrained")
+    axis = figure.subplots()
+    image = _draw_matrix(axis, title, similarity, target)
+    axis.set_ylabel("frame")
+    figure.colorbar(image, ax=axis, label="similarity", shrink=0.85)
+    return figure
+
+
+def spectrograms(signals: Mapping[str, np.ndarray], stft: StftConfig) -> Figure:
     """Log-magnitude spectrograms under one colour scale.
 
     Args:
         signals: title to (n,) samples at the rate of ``stft``.
         stft: the transform.
-        path: picture to write.
     """
     figure = Figure(figsize=(3.1 * len(signals) + 0.6, 3.2), layout="constrained")
     axes = figure.subplots(1, len(signals), squeeze=False, sharey=True)[0]
-    levels = {title: _decibels(signal, stft) for title, signal in signals.items()}
-    top = max(level.max() for level in levels.values())
-    for axis, (title, level) in zip(axes, levels.items(), strict=True):
-        seconds = len(signals[title]) / stft.sample_rate
-        image = axis.imshow(
-            level.T,
-            origin="lower",
-            aspect="auto",
-            extent=(0, seconds, 0, stft.sample_rate / 2000),
-            vmin=top - _RANGE_DB,
-            vmax=top,
-            cmap="magma",
-        )
+    top = peak_level(list(signals.values()), stft)
+    for axis, (title, signal) in zip(axes, signals.items(), strict=True):
+        image = _draw_levels(axis, signal, stft, top)
         axis.set_title(title, fontsize=10)
-        axis.set_xlabel("time (s)")
     axes[0].set_ylabel("frequency (kHz)")
     figure.colorbar(image, ax=list(axes), label="level (dB)")
-    save(figure, path)
+    return figure
+
+
+def spectrogram(signal: np.ndarray, stft: StftConfig, top: float) -> Figure:
+    """One log-magnitude spectrogram.
+
+    Args:
+        signal: (n,) samples at the rate of ``stft``.
+        stft: the transform.
+        top: level of the brightest colour in dB, from ``peak_level``.
+    """
+    figure = Figure(figsize=_SINGLE, layout="constrained")
+    axis = figure.subplots()
+    image = _draw_levels(axis, signal, stft, top)
+    axis.set_ylabel("frequency (kHz)")
+    figure.colorbar(image, ax=axis, label="level (dB)")
+    return figure
+
+
+def mask(values: np.ndarray, num_samples: int, stft: StftConfig) -> Figure:
+    """A mask over time and frequency.
+
+    Args:
+        values: (T, F) in [0, 1].
+        num_samples: n, of the signal that it belongs to.
+        stft: the transform.
+    """
+    figure = Figure(figsize=_SINGLE, layout="constrained")
+    axis = figure.subplots()
+    image = _draw_bins(axis, values, num_samples, stft, vmin=0.0, vmax=1.0, cmap="viridis")
+    axis.set_ylabel("frequency (kHz)")
+    figure.colorbar(image, ax=axis, label="share kept")
+    return figure
+
+
+def sdr_over_bits(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """SDR against code length; systems without codes are horizontal lines.
+
+    Args:
+        rows: of ``evaluation.evaluate``.
+
+    Source: [ICASSP20] table 1 and [TASLP22], the same scores as a picture.
+    """
+    figure = Figure(figsize=(5.4, 4.2), layout="constrained")
+    axis = figure.subplots()
+    lines = iter(("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1))))
+    for method in dict.fromkeys(row["method"] for row in rows):
+        chosen = [row for row in rows if row["method"] == method]
+        if chosen[0]["num_bits"] is None:
+            style = next(lines)
+            axis.axhline(chosen[0]["sdr"], color="0.4", linestyle=style, label=_NAMES[method])
+        else:
+            chosen = sorted(chosen, key=lambda row: row["num_bits"])
+            bits, sdr = zip(*((row["num_bits"], row["sdr"]) for row in chosen), strict=True)
+            axis.plot(bits, sdr, marker="o", label=_NAMES[method])
+    axis.set_xlabel("code length L (bits)")
+    axis.set_ylabel("SDR (dB)")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    return figure
+
+
+def peak_level(signals: Sequence[np.ndarray], stft: StftConfig) -> float:
+    """The level of the strongest bin of several signals, in dB."""
+    return float(max(_decibels(signal, stft).max() for signal in signals))
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG file."""
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=_DPI)
+    Image.open(drawn).convert("RGB").quantize(_COLOURS).save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:
-    """Write a picture, whole or not at all."""
+    """Write a figure as a PNG file, whole or not at all."""
     with replacing(Path(path)) as temporary:
-        figure.savefig(temporary, dpi=110)
+        temporary.write_bytes(png(figure))
+
+
+def _draw_matrix(axis: Axes, title: str, similarity: np.ndarray, target: np.ndarray) -> AxesImage:
+    if similarity is not target:
+        error = np.mean((similarity - target) ** 2)
+        correlation = np.corrcoef(similarity.ravel(), target.ravel())[0, 1]
+        title += f"\nMSE {error:.3f}, correlation {correlation:.2f}"
+    axis.set_title(title, fontsize=10)
+    axis.set_xlabel("frame")
+    return axis.imshow(similarity, vmin=0, vmax=1, cmap="magma", interpolation="nearest")
+
+
+def _draw_levels(axis: Axes, signal: np.ndarray, stft: StftConfig, top: float) -> AxesImage:
+    levels, low = _decibels(signal, stft), top - _RANGE_DB
+    return _draw_bins(axis, levels, len(signal), stft, vmin=low, vmax=top, cmap="magma")
+
+
+def _draw_bins(
+    axis: Axes, values: np.ndarray, num_samples: int, stft: StftConfig, **colours: Any
+) -> AxesImage:
+    """(T, F) values, time from left to right and frequency from the bottom up."""
+    axis.set_xlabel("time (s)")
+    seconds, kilohertz = num_samples / stft.sample_rate, stft.sample_rate / 2000
+    extent = (0.0, seconds, 0.0, kilohertz)
+    return axis.imshow(values.T, origin="lower", aspect="auto", extent=extent, **colours)
 
 
 def _decibels(signal: np.ndarray, stft: StftConfig) -> np.ndarray:
+    """(T, F) levels, no lower than is shown of a signal of full scale."""
     magnitude = np.abs(np.asarray(spectra.stft(jnp.asarray(signal), stft)))
     return 20 * np.log10(np.maximum(magnitude, 1e-8))

@@ -19,8 +19,13 @@ from blsh_jax.config import FeatureConfig, StftConfig
 class FrameDictionary(Protocol):
     """Frames of training mixtures that can be searched, and the masks that belong to them."""
 
-    masks: Array
-    num_bins: int
+    @property
+    def masks(self) -> Array:
+        """(N, Wf) uint32, packed."""
+
+    @property
+    def num_bins(self) -> int:
+        """F."""
 
     def encode(self, frames: Array) -> Array:
         """What the search compares, made of feature vectors (Q, D)."""
@@ -147,6 +152,18 @@ def estimate_mask(dictionary: FrameDictionary, queries: Array, k: int) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames=("stft", "features", "k"))
+def separation_masks(
+    mixtures: Array,
+    dictionary: FrameDictionary,
+    stft: StftConfig,
+    features: FeatureConfig,
+    k: int,
+) -> Array:
+    """The masks that ``separate`` applies, (U, T, F) float32 in [0, 1]; same arguments."""
+    return _masks(spectra.stft(mixtures, stft), dictionary, stft, features, k)
+
+
+@functools.partial(jax.jit, static_argnames=("stft", "features", "k"))
 def separate(
     mixtures: Array,
     dictionary: FrameDictionary,
@@ -169,7 +186,18 @@ def separate(
     Source: [ICASSP20] Algorithm 1.
     """
     spectrum = spectra.stft(mixtures, stft)
+    mask = _masks(spectrum, dictionary, stft, features, k)
+    return spectra.istft(masks.apply_mask(mask, spectrum), mixtures.shape[-1], stft)
+
+
+def _masks(
+    spectrum: Array,
+    dictionary: FrameDictionary,
+    stft: StftConfig,
+    features: FeatureConfig,
+    k: int,
+) -> Array:
+    """Masks of mixture spectra, each (U, T, F)."""
     frames = spectra.features(spectrum, features, stft)
     queries = dictionary.encode(frames.reshape(-1, frames.shape[-1]))
-    mask = estimate_mask(dictionary, queries, k).reshape(spectrum.shape)
-    return spectra.istft(masks.apply_mask(mask, spectrum), mixtures.shape[-1], stft)
+    return estimate_mask(dictionary, queries, k).reshape(spectrum.shape)

@@ -1,7 +1,8 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from blsh_jax import corpora, evaluation
+from blsh_jax import corpora, evaluation, spectra
 from blsh_jax.model import ModelError
 
 ALL = ("noisy", "lsh", "blsh", "knn", "ibm", "irm")
@@ -38,6 +39,22 @@ def test_methods_differ_as_they_should(rows):
     assert sdr["noisy", None] < sdr["lsh", 25] < sdr["blsh", 25] < sdr["ibm", None]
     assert sdr["blsh", 50] > sdr["lsh", 50]
     assert sdr["ibm", None] > sdr["knn", None] + 1.0
+
+
+def test_masks_are_those_behind_the_estimates(trained, held_back):
+    stft = trained[0].config.stft
+    batch = next(corpora.batches(held_back, 4))
+    speech, noise = jnp.asarray(batch.speech), jnp.asarray(batch.noise)
+    mixture = spectra.stft(speech + noise, stft)
+    for system in evaluation.make_systems(trained[0], ALL, (25,)):
+        if system.method == "noisy":
+            assert system.mask is None
+            continue
+        mask = system.mask(speech, noise)
+        assert mask.shape == mixture.shape
+        assert 0 <= float(mask.min()) < float(mask.max()) <= 1
+        masked = spectra.istft(mask * mixture, speech.shape[-1], stft)
+        np.testing.assert_allclose(masked, system.estimate(speech, noise), atol=1e-5)
 
 
 def test_scorers_agree(trained, held_back, rows):
