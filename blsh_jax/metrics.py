@@ -184,7 +184,7 @@ def length_weighted_mean(values: ArrayLike, lengths: ArrayLike) -> np.ndarray:
 
 def _device() -> jax.Device:
     """The default device, or the CPU where that has no float64."""
-    device = jax.config.jax_default_device or jax.devices()[0]
+    device = jax.config.jax_default_device or jax.devices()[0]  # type: ignore[attr-defined]
     if isinstance(device, str):
         device = jax.devices(device)[0]
     return device if device.platform in _GROUP else jax.devices("cpu")[0]
@@ -251,7 +251,8 @@ def _groups(
         group = slice(start, start + count)
         lengths = signals.lengths[group]
         pair = (signals.reference[group], signals.estimate[group])
-        yield group, tuple(_padded(signal, lengths, filter_length, count) for signal in pair)
+        reference, estimate = (_padded(s, lengths, filter_length, count) for s in pair)
+        yield group, (reference, estimate)
 
 
 def _padded(signal: np.ndarray, lengths: np.ndarray, filter_length: int, count: int) -> np.ndarray:
@@ -293,7 +294,8 @@ def _correlate(reference: Array, estimate: Array, filter_length: int) -> tuple[A
         cross: (S, S, L, U) correlations of the rest of each estimate with the sources.
     """
     reference, gain, rest = _split(reference, estimate)
-    lags = jax.lax.map(lambda pair: _correlations(*pair, filter_length), (reference, rest))
+    pairs = (reference, rest)
+    lags = jax.lax.map(lambda pair: _correlations(pair[0], pair[1], filter_length), pairs)
     auto, cross = (jnp.moveaxis(x, 0, -1) for x in lags)
     return gain, jnp.sum(rest**2, axis=-1), auto, cross
 
@@ -404,7 +406,8 @@ def _projected_energy(auto: Array, cross: Array) -> Array:
     products, energies = (auto, auto, cross), (auto[:, :, :1], energy)
     for stage in range(_STAGES):
         start, stop = (length * k // _STAGES for k in (stage, stage + 1))
-        state = tuple(x[:, :, : length - start] for x in products), energies
+        left, right, outer = (x[:, :, : length - start] for x in products)
+        state = (left, right, outer), energies
         products, energies = jax.lax.scan(_add_delay, state, None, stop - start)[0]
     return energies[1]
 

@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     )
     rows = bench(*sources, values.repeats)
     names = ("num_utterances", "seconds", "repeats", "seed")
-    folders = {name: values[name].value and Path(values[name].value).name for name in _FOLDERS}
+    folders = {name: _folder_name(values[name].value) for name in _FOLDERS}
     record = {
         "results": rows,
         "config": {name: values[name].value for name in names} | folders,
@@ -65,6 +65,11 @@ def main(argv: list[str]) -> None:
     }
     records.write_json(values.output, record)
     print(records.table(rows, _COLUMNS))
+
+
+def _folder_name(path: str | None) -> str | None:
+    """A folder without what is above it, which is nobody's business."""
+    return None if path is None else Path(path).name
 
 
 def bench(speech: np.ndarray, noise: np.ndarray, lengths: np.ndarray, repeats: int) -> list[dict]:
