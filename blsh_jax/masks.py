@@ -4,6 +4,7 @@ Letters: T frames, F bins, Wf = ceil(F / 32) words of a packed mask, N dictionar
 neighbours.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -76,9 +77,11 @@ def average_masks(packed_masks: Array, indices: Array, num_bins: int) -> Array:
 
     Source: [ICASSP20] Algorithm 1, "average the ideal binary masks of the neighbours".
     """
-    # One neighbour at a time: the working set is (Q, F), whatever K is.
-    counts = jnp.zeros((indices.shape[0], num_bins), jnp.float32)
+    # The gather is done once, by whole words; fused into the counting it would be done per bin.
+    words = jax.lax.optimization_barrier(packed_masks[indices])
+    shifts = jnp.arange(codes.WORD_BITS, dtype=jnp.uint32)[None, None, :]
+    counts = jnp.zeros((len(indices), words.shape[2], codes.WORD_BITS), jnp.uint32)
     for k in range(indices.shape[1]):
-        words = packed_masks[indices[:, k]]
-        counts = counts + codes.unpack_bits(words, num_bins).astype(jnp.float32)
-    return counts / indices.shape[1]
+        counts += (words[:, k, :, None] >> shifts) & jnp.uint32(1)
+    per_bin = counts.reshape(len(indices), -1)[:, :num_bins]
+    return per_bin.astype(jnp.float32) / indices.shape[1]
