@@ -305,7 +305,42 @@ def separate(mixtures: Array, network: Network, stft: StftConfig, features: Feat
 
     Source: [ICASSP20] section 4.2.
     """
-    return _separate(mixtures, network.parameters, network.definition, stft, features)
+    return _separate(mixtures, *network, stft, features)
+
+
+def separation_masks(
+    mixtures: Array, network: Network, stft: StftConfig, features: FeatureConfig
+) -> Array:
+    """The masks that ``separate`` applies, (U, T, F) float32 in [0, 1]; same arguments."""
+    return _masks(spectra.stft(mixtures, stft), *network, stft, features)
+
+
+def to_arrays(network: Network) -> dict[str, np.ndarray]:
+    """The weights by name, for a file."""
+    leaves = jax.tree_util.tree_leaves_with_path(network.parameters)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def from_arrays(
+    arrays: dict[str, np.ndarray], num_features: int, num_bins: int, config: NetworkConfig
+) -> Network:
+    """The network whose weights ``to_arrays`` named.
+
+    Args:
+        arrays: of ``to_arrays``.
+        num_features: D.
+        num_bins: F.
+        config: kind and sizes.
+
+    Raises:
+        ValueError: the weights belong to a network of another kind or size.
+    """
+    definition, template = init(num_features, num_bins, config, jax.random.key(0))
+    leaves, structure = jax.tree_util.tree_flatten_with_path(template)
+    shapes = {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
+    if shapes != {name: array.shape for name, array in arrays.items()}:
+        raise ValueError(f"these weights are of another network than {config}")
+    return Network(definition, structure.unflatten([jnp.asarray(arrays[n]) for n in shapes]))
 
 
 def operations(num_features: int, num_bins: int, config: NetworkConfig) -> int:
@@ -319,11 +354,16 @@ def operations(num_features: int, num_bins: int, config: NetworkConfig) -> int:
 
 
 @functools.partial(jax.jit, static_argnames=("definition", "stft", "features"))
-def _separate(mixtures, parameters, definition, stft, features):
+def _separate(mixtures, definition, parameters, stft, features):
     spectrum = spectra.stft(mixtures, stft)
-    logits = predict(Network(definition, parameters), spectra.features(spectrum, features, stft))
-    masked = masks.apply_mask(nnx.sigmoid(logits), spectrum)
-    return spectra.istft(masked, mixtures.shape[-1], stft)
+    mask = _masks(spectrum, definition, parameters, stft, features)
+    return spectra.istft(masks.apply_mask(mask, spectrum), mixtures.shape[-1], stft)
+
+
+@functools.partial(jax.jit, static_argnames=("definition", "stft", "features"))
+def _masks(spectrum, definition, parameters, stft, features):
+    frames = spectra.features(spectrum, features, stft)
+    return nnx.sigmoid(predict(Network(definition, parameters), frames))
 
 
 @functools.partial(jax.jit, static_argnames=("stft", "features", "segment_frames"))

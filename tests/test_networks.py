@@ -137,7 +137,9 @@ def test_separation_applies_the_mask(learned, synthetic):
     found = networks.separate(noisy, network, STFT, FEATURES)
     spectrum = spectra.stft(noisy, STFT)
     logits = networks.predict(network, spectra.features(spectrum, FEATURES, STFT))
-    masked = masks.apply_mask(1 / (1 + jnp.exp(-logits)), spectrum)
+    mask = networks.separation_masks(noisy, network, STFT, FEATURES)
+    np.testing.assert_allclose(mask, 1 / (1 + jnp.exp(-logits)), atol=1e-5)
+    masked = masks.apply_mask(mask, spectrum)
     np.testing.assert_allclose(found, spectra.istft(masked, noisy.shape[1], STFT), atol=1e-5)
     estimate = lambda speech, noise: networks.separate(speech + noise, network, STFT, FEATURES)
     unprocessed = evaluation.System("noisy", None, lambda speech, noise: speech + noise)
@@ -145,6 +147,18 @@ def test_separation_applies_the_mask(learned, synthetic):
         [unprocessed, evaluation.System(learned[0].kind, None, estimate)], [mixture]
     )
     assert rows[1]["sdr"] > rows[0]["sdr"]
+
+
+def test_weights_come_back(learned):
+    config, network, _ = learned
+    arrays = networks.to_arrays(network)
+    assert sum(array.size for array in arrays.values()) == network.num_parameters
+    again = networks.from_arrays(arrays, 513, 513, config)
+    frames = jnp.asarray(np.random.default_rng(4).random((1, 5, 513)), jnp.float32)
+    found, expected = (networks.predict(n, frames) for n in (again, network))
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(ValueError, match="another network"):
+        networks.from_arrays(arrays, 513, 513, dataclasses.replace(config, num_units=5))
 
 
 def test_segments_hold_the_frames_in_order(synthetic):

@@ -1,0 +1,162 @@
+r"""Figure 2 of the paper: self-similarity of codes of growing length beside their target.
+
+    python -m experiments.figure2 --speech DIR --noise DIR --output figure2.json [--cache DIR]
+
+Takes a minute besides the training. Writes the record, the matrices beside it (.npz) and the
+picture (.png): the target, the codes' self-similarity at several lengths, the pair weights that
+the next bits are fitted under, and the error of the approximation over the length, for BLSH and
+for random projections.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from jax import Array
+
+from blsh_jax import codes, plans, records, similarity
+from blsh_jax import config as configs
+from blsh_jax.codes import Hasher
+from blsh_jax.config import TrainConfig
+from blsh_jax.files import replacing
+from experiments import flags as launch
+from experiments import pictures
+from experiments import protocol as protocols
+from experiments.cache import Cache
+from experiments.protocol import Protocol
+from experiments.workbench import Workbench, random_hasher
+
+ERROR_LENGTHS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 25, 35, 50, 75, 100, 125, 150, 200, 250, 300)
+_COLUMNS = ["method", "num_bits", "error", "error_equal_weights"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure2Config:
+    """What figure 2 shows.
+
+    Attributes:
+        num_shown: frames of the matrices that are drawn.
+        lengths: code lengths whose self-similarity is drawn.
+        weights_after: numbers of bits after which the pair weights are drawn.
+        num_frames: frames that the error is measured on.
+    """
+
+    num_shown: int = 120
+    lengths: tuple[int, ...] = (5, 25, 100, 300)
+    weights_after: tuple[int, ...] = (1, 2, 3, 10)
+    num_frames: int = 2000
+
+
+def figure2(
+    protocol: Protocol, config: TrainConfig, chosen: Figure2Config, cache: Cache
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """The rows and the matrices of the figure.
+
+    Args:
+        protocol: the mixtures.
+        config: how BLSH is fitted.
+        chosen: what is shown; lengths that the model does not have are left out.
+        cache: where intermediate results are kept.
+
+    Returns:
+        Rows of the error over the length, and the matrices by name: ``target``, ``codes_L`` and
+        ``weights_l`` (divided by their maximum), each (B, B) float16.
+
+    Source: [ICASSP20] figure 2, eq. 3 and eq. 4.
+    """
+    bench = Workbench(protocol, config, cache)
+    model, frames = bench.model(config.fit), jnp.asarray(bench.sample.frames)
+    rivals = {"blsh": model.hasher, "lsh": random_hasher(config.seed, config.fit.num_bits, frames)}
+    measured = frames[: chosen.num_frames]
+    lengths = [length for length in ERROR_LENGTHS if length <= config.fit.num_bits]
+    target = similarity.self_similarity(measured, config.fit.target, config.fit.sigma2)
+    rows = [
+        {"method": name, "num_bits": length, **_errors(hasher.prefix(length), measured, target)}
+        for name, hasher in rivals.items()
+        for length in lengths
+    ]
+    return rows, _matrices(model.hasher, _in_order(frames[: chosen.num_shown]), config, chosen)
+
+
+def _errors(hasher: Hasher, frames: Array, target: Array) -> dict[str, float]:
+    """Mean squared errors of the codes' self-similarity, with the betas and with equal weights."""
+    bits = codes.project(frames, hasher.projections, hasher.biases) >= 0
+    found = [codes.self_similarity(bits, b) for b in (hasher.betas, jnp.ones_like(hasher.betas))]
+    names = ("error", "error_equal_weights")
+    return {
+        name: float(jnp.mean(jnp.square(ssm - target)))
+        for name, ssm in zip(names, found, strict=True)
+    }
+
+
+def _in_order(frames: Array) -> Array:
+    """Frames sorted by likeness to the first, so that the matrices show structure."""
+    return frames[np.argsort(-np.asarray(frames @ frames[0]), kind="stable")]
+
+
+def _matrices(
+    hasher: Hasher, frames: Array, config: TrainConfig, chosen: Figure2Config
+) -> dict[str, np.ndarray]:
+    target = similarity.self_similarity(frames, config.fit.target, config.fit.sigma2)
+    bits = codes.project(frames, hasher.projections, hasher.biases) >= 0
+    found = {"target": target}
+    for length in _possible(chosen.lengths, hasher):
+        found[f"codes_{length}"] = codes.self_similarity(bits[:, :length], hasher.betas[:length])
+    for length in _possible(chosen.weights_after, hasher):
+        betas = hasher.betas[:length]
+        total = jnp.sum(betas)
+        agreement = (2.0 * codes.self_similarity(bits[:, :length], betas) - 1.0) * total
+        weights = plans.pair_weights(target, agreement, total)
+        found[f"weights_{length}"] = weights / jnp.max(weights)
+    return {name: np.asarray(matrix, np.float16) for name, matrix in found.items()}
+
+
+def _possible(lengths: Sequence[int], hasher: Hasher) -> list[int]:
+    return [length for length in lengths if length <= hasher.num_bits]
+
+
+def _define_flags() -> None:
+    protocols.define_flags()
+    launch.define_output("Record to write (.json); matrices (.npz) and picture (.png) beside it.")
+    launch.define_train_config()
+    flags.FLAGS.set_default("num_bits", max(Figure2Config.lengths))
+
+
+def main(argv: list[str]) -> None:
+    """Flags, library, record, matrices, picture."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    values, config, chosen = flags.FLAGS, launch.train_config(), Figure2Config()
+    protocol = protocols.from_flags(config)
+    rows, matrices = figure2(protocol, config, chosen, Cache(values.cache))
+    record = {
+        "results": rows,
+        "config": configs.to_dict(config)
+        | {"figure2": dataclasses.asdict(chosen), "protocol": values.protocol}
+        | protocols.describe(protocol),
+        "environment": records.environment(),
+    }
+    path = Path(values.output)
+    with (
+        replacing(path.with_suffix(".npz")) as temporary,
+        open(temporary, "wb") as file,
+    ):
+        np.savez_compressed(file, **matrices)
+    records.write_json(path, record)
+    picture = pictures.figure2(record, matrices)
+    pictures.save(picture, record, path.with_suffix(".png"))
+    print(records.table(rows, _COLUMNS))
+
+
+def run() -> None:
+    """Entry point."""
+    _define_flags()
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,265 @@
+r"""Figure 3 of the paper: SDR over the length of codes, for LSH and BLSH and two dictionary sizes.
+
+    python -m experiments.figure3 --speech DIR --noise DIR --open_speech DIR --open_noise DIR \
+        --output figure3.json [--cache DIR]
+
+Takes a quarter of an hour on two CPU cores with --max_mixtures=60, besides the training. Draws ten
+random dictionaries of 10 % and of 1 % of all training frames, searches them with codes of every
+length, and writes mean and standard deviation of SDR over the ten, with a picture beside the
+record. One model serves every length: its first L bits are the model of L bits. LSH draws new
+projections with every dictionary, unless --nofresh_projections keeps one draw for all.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from jax import Array
+
+from blsh_jax import codes, corpora, masks, metrics, records, search, spectra, training
+from blsh_jax import config as configs
+from blsh_jax.config import TrainConfig
+from blsh_jax.corpora import Mixtures
+from experiments import flags as launch
+from experiments import pictures
+from experiments import protocol as protocols
+from experiments.cache import Cache, fingerprint
+from experiments.protocol import Protocol
+from experiments.workbench import Workbench, random_hasher
+
+LENGTHS = (5, 10, 25, 50, 75, 100, 125, 150, 200, 250, 300)
+FRACTIONS = (0.1, 0.01)
+_COLUMNS = ["set", "method", "dictionary_fraction", "num_bits", "sdr", "sdr_std"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure3Config:
+    """What figure 3 compares.
+
+    Attributes:
+        lengths: code lengths, none longer than the model.
+        fractions: dictionary sizes, as parts of all training frames.
+        num_subsets: random dictionaries of each size.
+        fresh_projections: LSH draws projections anew with every dictionary.
+    """
+
+    lengths: tuple[int, ...] = LENGTHS
+    fractions: tuple[float, ...] = FRACTIONS
+    num_subsets: int = 10
+    fresh_projections: bool = True
+
+
+class TestSet(NamedTuple):
+    """Mixtures of a test set as one batch.
+
+    Attributes:
+        speech: (U, n) float32.
+        noise: (U, n) float32.
+        lengths: (U,) valid samples.
+        spectrum: (U, T, F) complex64 of the mixtures.
+        frames: (Q, D) feature vectors of the frames that hold signal.
+        rows: (Q,) their places among the U T frames.
+    """
+
+    speech: np.ndarray
+    noise: np.ndarray
+    lengths: np.ndarray
+    spectrum: Array
+    frames: Array
+    rows: np.ndarray
+
+
+def figure3(
+    protocol: Protocol, config: TrainConfig, chosen: Figure3Config, cache: Cache
+) -> list[dict[str, Any]]:
+    """The points of the figure.
+
+    Args:
+        protocol: the mixtures.
+        config: how BLSH is fitted, on the dictionary of ``dictionary_fraction``.
+        chosen: what is compared.
+        cache: where intermediate results are kept.
+
+    Returns:
+        One row per test set, method, dictionary size and length: mean and standard deviation of
+        SDR over the subsets, and the subsets' own.
+
+    Raises:
+        ValueError: a length that the model does not have.
+
+    Source: [ICASSP20] figure 3.
+    """
+    too_long = [length for length in chosen.lengths if not 1 <= length <= config.fit.num_bits]
+    if too_long:
+        raise ValueError(f"length {too_long[0]}: the model has {config.fit.num_bits} bits")
+    bench = Workbench(protocol, config, cache)
+    hashers = _hashers(bench, chosen)
+    hashed = _hash_all(bench, list(hashers.values()))
+    hashed = dict(zip(hashers, hashed[0], strict=True)), hashed[1]
+    rows = []
+    for name, mixtures in protocol.tests.items():
+        tests = _as_one_batch(mixtures, config)
+        queries = {key: _encode(hasher, tests.frames) for key, hasher in hashers.items()}
+        fit = bench.fit_settings(config.fit)
+        settings = bench.settings(fit=fit, mixtures=fingerprint(mixtures))
+        for method in ("lsh", "blsh"):
+            for fraction in chosen.fractions:
+                runs = []
+                for subset in range(chosen.num_subsets):
+                    draw = subset if chosen.fresh_projections else 0
+                    key = ("blsh", 0) if method == "blsh" else ("lsh", draw)
+                    place = {"key": key, "fraction": fraction, "subset": subset}
+                    place |= {"lengths": chosen.lengths, "neighbors": config.num_neighbors}
+                    curve = functools.partial(
+                        _curve, tests, queries[key], hashed[0][key], hashed[1], place, config
+                    )
+                    runs.append(cache.record("curve", settings | place, curve))
+                    print(f"{name} {method} {fraction} {subset}: {runs[-1][-1]:.2f}", flush=True)
+                rows += _rows(name, method, fraction, chosen.lengths, np.array(runs))
+    return rows
+
+
+def _hashers(bench: Workbench, chosen: Figure3Config) -> dict[tuple[str, int], codes.Hasher]:
+    """The hash functions by method and draw."""
+    model, longest = bench.model(bench.config.fit), max(chosen.lengths)
+    draws = chosen.num_subsets if chosen.fresh_projections else 1
+    frames = jnp.asarray(bench.sample.frames)
+    found = {("blsh", 0): model.hasher.prefix(longest)}
+    for draw in range(draws):
+        found["lsh", draw] = random_hasher(bench.config.seed, longest, frames, draw)
+    return found
+
+
+def _hash_all(bench: Workbench, hashers: Sequence[codes.Hasher]):
+    return training.hash_frames(bench.protocol.train, hashers, bench.config, progress=True)
+
+
+def _as_one_batch(mixtures: Mixtures, config: TrainConfig) -> TestSet:
+    batch = next(corpora.batches(mixtures, len(mixtures)))
+    spectrum = spectra.stft(jnp.asarray(batch.mixture), config.stft)
+    frames = spectra.features(spectrum, config.features, config.stft)
+    lengths = jnp.asarray(batch.lengths)
+    within = spectra.frame_mask(lengths, batch.speech.shape[1], config.stft)
+    rows = np.flatnonzero(np.asarray(within))
+    frames = frames.reshape(-1, frames.shape[-1])[rows]
+    return TestSet(batch.speech, batch.noise, batch.lengths, spectrum, frames, rows)
+
+
+def _curve(
+    tests: TestSet,
+    queries: Array,
+    encoded: np.ndarray,
+    packed: np.ndarray,
+    place: dict[str, Any],
+    config: TrainConfig,
+) -> list[float]:
+    """SDR at every length, with one random subset of the training frames as dictionary."""
+    rng = np.random.default_rng([config.seed, place["subset"]])
+    size = round(place["fraction"] * len(encoded))
+    # Subsets of one number nest, whatever their size: the smaller is part of the larger.
+    subset = np.sort(rng.permutation(len(encoded))[:size])
+    dictionary, subset_masks = jnp.asarray(encoded[subset]), jnp.asarray(packed[subset])
+    scores = []
+    for length in place["lengths"]:
+        neighbors = search.hamming_top_k(queries, dictionary, place["neighbors"], num_bits=length)
+        estimate = _masked(tests.spectrum, tests.rows, subset_masks, neighbors.indices, config)
+        scores.append(_sdr(tests, np.asarray(estimate)[:, : tests.speech.shape[1]]))
+    return scores
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _masked(spectrum, rows, packed, neighbors, config):
+    """Speech (U, at least n) under the mean of the neighbours' masks."""
+    mask = masks.average_masks(packed, neighbors, config.stft.num_bins)
+    everywhere = jnp.zeros((spectrum.shape[0] * spectrum.shape[1], mask.shape[1]), mask.dtype)
+    mask = everywhere.at[rows].set(mask).reshape(spectrum.shape)
+    lead = spectra.num_frames(1, config.stft) - 1
+    num_samples = (spectrum.shape[1] - lead) * config.stft.hop_length
+    return spectra.istft(masks.apply_mask(mask, spectrum), num_samples, config.stft)
+
+
+def _sdr(tests: TestSet, estimate: np.ndarray) -> float:
+    """Mean over the set, weighted by length, as in ``evaluation.evaluate``."""
+    reference = np.stack([tests.speech, tests.noise], axis=1)
+    estimates = np.stack([estimate, tests.noise], axis=1)
+    scores = metrics.bss_eval(reference, estimates, tests.lengths).sdr[:, 0]
+    return float(np.average(scores, weights=tests.lengths))
+
+
+def _rows(name, method, fraction, lengths, scores: np.ndarray) -> list[dict[str, Any]]:
+    """Rows of one curve; ``scores`` is (subsets, lengths)."""
+    return [
+        {
+            "set": name,
+            "method": method,
+            "dictionary_fraction": fraction,
+            "num_bits": length,
+            "sdr": float(column.mean()),
+            "sdr_std": float(column.std()),
+            "sdr_subsets": [round(float(value), 4) for value in column],
+        }
+        for length, column in zip(lengths, scores.T, strict=True)
+    ]
+
+
+_encode = jax.jit(codes.encode)
+
+
+def _define_flags() -> None:
+    protocols.define_flags()
+    launch.define_output("Record to write (.json); the picture goes beside it (.png).")
+    launch.define_train_config()
+    default = Figure3Config()
+    flags.DEFINE_list("lengths", [str(n) for n in default.lengths], "Code lengths to score.")
+    flags.DEFINE_list(
+        "fractions",
+        [str(part) for part in default.fractions],
+        "Dictionary sizes to draw, as parts of all training frames.",
+    )
+    flags.DEFINE_integer("num_subsets", default.num_subsets, "Random dictionaries of each size.")
+    flags.DEFINE_bool(
+        "fresh_projections", True, "Draw projections of LSH anew with every dictionary."
+    )
+    flags.FLAGS.set_default("num_bits", max(default.lengths))
+    flags.FLAGS.set_default("max_mixtures", 100)
+
+
+def main(argv: list[str]) -> None:
+    """Flags, library, record, picture."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    values, config = flags.FLAGS, launch.train_config()
+    chosen = Figure3Config(
+        tuple(int(n) for n in values.lengths),
+        tuple(float(part) for part in values.fractions),
+        values.num_subsets,
+        values.fresh_projections,
+    )
+    protocol = protocols.from_flags(config)
+    rows = figure3(protocol, config, chosen, Cache(values.cache))
+    record = {
+        "results": rows,
+        "config": configs.to_dict(config)
+        | {"figure3": dataclasses.asdict(chosen), "protocol": values.protocol}
+        | protocols.describe(protocol),
+        "environment": records.environment(),
+    }
+    records.write_json(values.output, record)
+    pictures.save(pictures.figure3(record), record, Path(values.output).with_suffix(".png"))
+    print(records.table(rows, _COLUMNS))
+
+
+def run() -> None:
+    """Entry point."""
+    _define_flags()
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,225 @@
+r"""Table 1 of the paper: every system on the closed and the open set, with its cost.
+
+    python -m experiments.table1 --speech DIR --noise DIR --open_speech DIR --open_noise DIR \
+        --output table1.json [--cache DIR]
+
+Takes a few minutes on an H100 with the paper's networks (3 x 1024, 2 x 1024). On two CPU cores
+give --fc_units=256 --blstm_units=128 --max_segments=3000 and an hour. Prints and writes SDR, SIR
+and SAR in dB, operations per frame, bytes of the model, and seconds per minute of audio, all
+systems on the same mixtures, transform and scorer.
+
+The networks are early-stopped on the closed set, as in the paper, which favours them there.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from absl import app, flags
+
+from blsh_jax import config as configs
+from blsh_jax import evaluation, networks, records, spectra
+from blsh_jax.config import FitConfig, NetworkConfig, TrainConfig
+from blsh_jax.evaluation import System
+from blsh_jax.model import Model
+from blsh_jax.separation import Dictionary, SpectralDictionary
+from experiments import flags as launch
+from experiments import protocol as protocols
+from experiments.cache import Cache
+from experiments.protocol import Protocol
+from experiments.workbench import (
+    MEL,
+    Workbench,
+    mel_dictionary,
+    predicting,
+    random_dictionary,
+    searching,
+)
+
+SYSTEMS = (
+    "noisy",
+    "irm",
+    "ibm",
+    "knn",
+    "knn_mel",
+    "lsh",
+    "lsh_origin",
+    "blsh",
+    "blsh_cosine",
+    "blsh_cross_entropy",
+    "fc",
+    "blstm",
+)
+# How the variants of BLSH are fitted; everything else stays as configured.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "blsh": {},
+    "blsh_cosine": {"target": "cosine"},
+    "blsh_cross_entropy": {"metric": "cross_entropy"},
+}
+_COLUMNS = ["set", "method", "num_bits", "sdr", "sir", "sar"]
+_COLUMNS += ["float_operations", "word_operations", "model_bytes", "seconds_per_minute"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """What a system costs, beyond the transform that all share.
+
+    Attributes:
+        float_operations: floating-point operations per frame, a multiply-add counted as two.
+        word_operations: operations on 32-bit words per frame: exclusive or, count, add.
+        model_bytes: what must be stored, in 32-bit numbers and words.
+    """
+
+    float_operations: int
+    word_operations: int
+    model_bytes: int
+
+
+def table1(
+    protocol: Protocol,
+    config: TrainConfig,
+    network_configs: dict[str, NetworkConfig],
+    length: int,
+    cache: Cache,
+    methods: Sequence[str] = SYSTEMS,
+) -> list[dict[str, Any]]:
+    """The rows of the table.
+
+    Args:
+        protocol: the mixtures.
+        config: transform, features, dictionary, how BLSH is fitted.
+        network_configs: ``fc`` and ``blstm``.
+        length: L, bits of the codes.
+        cache: where intermediate results are kept.
+        methods: some of ``SYSTEMS``.
+
+    Raises:
+        ValueError: an unknown system, or more bits than are fitted.
+
+    Source: [ICASSP20] table 1.
+    """
+    unknown = sorted(set(methods) - set(SYSTEMS))
+    if unknown:
+        raise ValueError(f"unknown system {', '.join(unknown)}: choose from {', '.join(SYSTEMS)}")
+    bench = Workbench(protocol, config, cache)
+    rows = []
+    for method in methods:
+        system, costs, settings = _build(method, bench, network_configs, length)
+        for name, mixtures in protocol.tests.items():
+            row = bench.score(name, system, mixtures, settings)
+            rows.append({"set": name} | row | dataclasses.asdict(costs))
+    return rows
+
+
+def _build(
+    method: str, bench: Workbench, network_configs: dict[str, NetworkConfig], length: int
+) -> tuple[System, Costs, Any]:
+    """A system, its costs, and the settings beyond the workbench's that it depends on."""
+    config = bench.config
+    if method in network_configs:
+        chosen = network_configs[method]
+        network = bench.network(chosen)
+        size = spectra.num_features(config.features, config.stft)
+        operations = networks.operations(size, config.stft.num_bins, chosen)
+        costs = Costs(operations, 0, 4 * network.num_parameters)
+        return predicting(method, network, config), costs, configs.to_dict(chosen)
+    fit = _fit(method, config.fit, length)
+    model = bench.model(fit)
+    if method in VARIANTS:
+        dictionary = model.dictionary.prefix(length)
+        system = searching(method, length, dictionary, config, config.features)
+        return system, hashing_costs(dictionary), bench.fit_settings(fit)
+    if method in ("lsh", "lsh_origin"):
+        dictionary = random_dictionary(model, length, config.seed, centered=method == "lsh")
+        system = searching(method, length, dictionary, config, config.features)
+        return system, hashing_costs(dictionary), None
+    if method in ("knn", "knn_mel"):
+        spectral = model.spectral_dictionary() if method == "knn" else mel_dictionary(model)
+        features = config.features if method == "knn" else MEL
+        system = searching(method, None, spectral, config, features)
+        return system, _spectral_costs(spectral, model, method), None
+    return evaluation.make_systems(model, (method,), (), config.seed)[0], Costs(0, 0, 0), None
+
+
+def _fit(method: str, fit: FitConfig, length: int) -> FitConfig:
+    """How a system's model is fitted; variants only as far as the table needs them."""
+    changes = VARIANTS.get(method, {})
+    return dataclasses.replace(fit, num_bits=length, **changes) if changes else fit
+
+
+def hashing_costs(dictionary: Dictionary) -> Costs:
+    """Costs of a search among codes."""
+    bits, size = dictionary.hasher.projections.shape
+    frames, words = dictionary.codes.shape
+    stored = bits * (size + 1) + frames * (words + dictionary.masks.shape[1])
+    return Costs(2 * size * bits, 3 * frames * words, 4 * stored)
+
+
+def _spectral_costs(dictionary: SpectralDictionary, model: Model, method: str) -> Costs:
+    frames, size = dictionary.frames.shape
+    filters = 0 if method == "knn" else 2 * model.config.stft.num_bins * size
+    stored = frames * (size + dictionary.masks.shape[1])
+    return Costs(2 * frames * size + filters, 0, 4 * stored)
+
+
+def define_network_flags() -> None:
+    """Sizes and training of the networks."""
+    flags.DEFINE_integer("fc_layers", 3, "Hidden layers of the fully connected network.")
+    flags.DEFINE_integer("fc_units", 1024, "Units of each of them.")
+    flags.DEFINE_integer("blstm_layers", 2, "Layers of the bidirectional LSTM.")
+    flags.DEFINE_integer("blstm_units", 1024, "Units of each direction of each of them.")
+    default = NetworkConfig()
+    flags.DEFINE_integer(
+        "max_segments", default.max_segments, "Segments of 100 frames to train networks on at most."
+    )
+    flags.DEFINE_integer("network_epochs", default.max_epochs, "Passes over them at most.")
+
+
+def network_configs() -> dict[str, NetworkConfig]:
+    """The networks that the flags say."""
+    values = flags.FLAGS
+    common = {"max_segments": values.max_segments, "max_epochs": values.network_epochs}
+    return {
+        "fc": NetworkConfig("fc", values.fc_layers, values.fc_units, **common),
+        "blstm": NetworkConfig("blstm", values.blstm_layers, values.blstm_units, **common),
+    }
+
+
+def _define_flags() -> None:
+    protocols.define_flags()
+    launch.define_output("Record to write (.json).")
+    launch.define_train_config()
+    define_network_flags()
+    flags.DEFINE_list("systems", list(SYSTEMS), "Which systems to compare.")
+    flags.DEFINE_integer("length", 150, "Bits of the codes that are compared, num_bits at most.")
+
+
+def main(argv: list[str]) -> None:
+    """Flags, library, record."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    values, config, chosen = flags.FLAGS, launch.train_config(), network_configs()
+    if not 1 <= values.length <= config.fit.num_bits:
+        raise app.UsageError(f"--length={values.length}: --num_bits={config.fit.num_bits} are fit")
+    protocol = protocols.from_flags(config)
+    rows = table1(protocol, config, chosen, values.length, Cache(values.cache), values.systems)
+    record = {
+        "results": rows,
+        "config": configs.to_dict(config)
+        | {"networks": {name: configs.to_dict(network) for name, network in chosen.items()}}
+        | {"length": values.length, "protocol": values.protocol}
+        | protocols.describe(protocol),
+        "environment": records.environment(),
+    }
+    records.write_json(values.output, record)
+    print(records.table(rows, _COLUMNS))
+
+
+def run() -> None:
+    """Entry point."""
+    _define_flags()
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()

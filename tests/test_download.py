@@ -1,0 +1,213 @@
+"""Downloads from a server on this machine, with what goes wrong on real networks and disks."""
+
+import errno
+import hashlib
+import http.server
+import io
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+import zipfile
+from collections import namedtuple
+
+import numpy as np
+import pytest
+
+from experiments import download
+from experiments.download import Archive, DownloadError
+
+pytest.importorskip("pooch")
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves ``server.files``, from the middle too, and stops after ``server.cut`` bytes."""
+
+    def do_GET(self):
+        body = self.server.files.get(self.path.lstrip("/"))
+        if body is None:
+            self.send_error(404)
+            return
+        start = 0
+        if self.headers["Range"] and self.server.can_resume:
+            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+        self.server.starts.append(start)
+        if start >= len(body):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        stop = len(body) if self.server.cut is None else start + self.server.cut
+        self.wfile.write(body[start:stop])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    """A server on 127.0.0.1."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
+        found.files, found.cut, found.starts, found.can_resume = {}, None, [], True
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield found
+        found.shutdown()
+
+
+def tar_bytes(tree):
+    with io.BytesIO() as buffer:
+        with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+            for name, content in tree.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+        return buffer.getvalue()
+
+
+def zip_bytes(tree):
+    with io.BytesIO() as buffer:
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name, content in tree.items():
+                archive.writestr(name, content)
+        return buffer.getvalue()
+
+
+NOISE = np.random.default_rng(0).bytes(300_000)
+SPEECH = {"LibriSpeech/SPEAKERS.TXT": b"; none", "LibriSpeech/dev/1/2/1-2-0003.flac": NOISE}
+DEMAND = {"NPARK/ch01.wav": NOISE[:1000], "NPARK/ch02.wav": NOISE[1000:2000]}
+
+
+def offer(server, name, body, part="speech"):
+    """The archive of a body that the server has."""
+    server.files[name] = body
+    url = f"http://127.0.0.1:{server.server_port}/{name}"
+    return Archive(name.split(".")[0], url, hashlib.md5(body).hexdigest(), "CC0", part)
+
+
+def files(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and ".complete" not in path.parts
+    }
+
+
+def test_archives_are_fetched_checked_and_unpacked(server, tmp_path, capsys):
+    archives = [
+        offer(server, "dev.tar.gz", tar_bytes(SPEECH)),
+        offer(server, "NPARK_16k.zip", zip_bytes(DEMAND), "noise"),
+    ]
+    download.download(archives, tmp_path)
+    expected = {f"speech/{name}": content for name, content in SPEECH.items()}
+    expected |= {f"noise/{name}": content for name, content in DEMAND.items()}
+    assert files(tmp_path) == expected
+    assert "CC0" in capsys.readouterr().out
+    asked = len(server.starts)
+    download.download(archives, tmp_path)
+    assert len(server.starts) == asked
+    assert capsys.readouterr().out.count("already there") == 2
+
+
+def test_a_wrong_sum_leaves_nothing(server, tmp_path):
+    archive = offer(server, "dev.tar.gz", tar_bytes(SPEECH))
+    server.files["dev.tar.gz"] = tar_bytes(SPEECH | {"LibriSpeech/more": b"x"})
+    with pytest.raises(DownloadError, match=r"dev: the sum of .* is wrong"):
+        download.download([archive], tmp_path)
+    assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize("can_resume", [True, False])
+def test_a_cut_transfer_goes_on(server, tmp_path, can_resume):
+    body = tar_bytes(SPEECH)
+    archive = offer(server, "dev.tar.gz", body)
+    server.cut, server.can_resume = 100_000, can_resume
+    with pytest.raises(DownloadError, match="goes on from") as error:
+        download.download([archive], tmp_path)
+    kept = len(files(tmp_path)["dev.tar.gz.part"])
+    assert 80_000 < kept <= 100_000
+    assert f"from {kept} bytes" in str(error.value)
+    assert files(tmp_path) == {"dev.tar.gz.part": body[:kept]}
+    server.cut = None
+    download.download([archive], tmp_path)
+    assert server.starts == [0, kept if can_resume else 0]
+    assert files(tmp_path) == {f"speech/{name}": content for name, content in SPEECH.items()}
+
+
+def test_a_whole_part_is_not_fetched_again(server, tmp_path):
+    body = tar_bytes(SPEECH)
+    archive = offer(server, "dev.tar.gz", body)
+    (tmp_path / "dev.tar.gz.part").write_bytes(body)
+    download.download([archive], tmp_path)
+    assert len(files(tmp_path)) == 2
+
+
+def test_a_full_disk_is_said_before_the_first_byte(server, tmp_path, monkeypatch):
+    archive = offer(server, "dev.tar.gz", tar_bytes(SPEECH))
+    usage = namedtuple("usage", "total used free")(10**6, 10**6, 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(DownloadError, match=r"disk of .* is full .*make room"):
+        download.download([archive], tmp_path)
+    assert files(tmp_path) == {}
+    monkeypatch.undo()
+    download.download([archive], tmp_path)
+    assert len(files(tmp_path)) == 2
+
+
+def test_a_disk_that_fills_while_unpacking(server, tmp_path, monkeypatch):
+    archive = offer(server, "dev.tar.gz", tar_bytes(SPEECH))
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile.TarFile, "extractall", full)
+        with pytest.raises(DownloadError, match="No space left"):
+            download.download([archive], tmp_path)
+    assert set(files(tmp_path)) == {"dev.tar.gz"}
+    download.download([archive], tmp_path)
+    assert server.starts == [0]
+    assert len(files(tmp_path)) == 2
+
+
+def test_a_missing_file_is_said(server, tmp_path):
+    archive = offer(server, "dev.tar.gz", b"x")
+    server.files.clear()
+    with pytest.raises(DownloadError, match="404"):
+        download.download([archive], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"), [("bad.tar.gz", tar_bytes), ("bad.zip", zip_bytes)], ids=["tar", "zip"]
+)
+def test_entries_cannot_leave_the_folder(tmp_path, name, make):
+    (tmp_path / name).write_bytes(make({"../outside.wav": b"x"}))
+    with pytest.raises(ValueError, match="outside"):
+        download.unpack(tmp_path / name, tmp_path / "in")
+    assert not (tmp_path / "outside.wav").exists()
+    assert files(tmp_path / "in") == {}
+
+
+def test_the_command_names_what_it_does_not_know(tmp_path):
+    command = [sys.executable, "-m", "experiments.download", f"--output={tmp_path}"]
+    failed = subprocess.run(
+        [*command, "--names=TIMIT"], capture_output=True, text=True, check=False
+    )
+    assert failed.returncode != 0
+    assert "TIMIT" in failed.stderr + failed.stdout
+    nowhere = subprocess.run(
+        [*command, "--names=DKITCHEN", "--mirror=http://127.0.0.1:9"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert nowhere.returncode != 0
+    assert "DKITCHEN: the connection" in nowhere.stderr
+    assert "Traceback" not in nowhere.stderr
+
+
+def test_the_table_of_archives():
+    assert len(download.ARCHIVES) == 22
+    for archive in download.ARCHIVES.values():
+        assert len(archive.md5) == 32
+        assert archive.file_name.endswith((".tar.gz", ".zip"))
+    assert len({archive.md5 for archive in download.ARCHIVES.values()}) == 22

@@ -1,0 +1,250 @@
+"""The paper's experiments, tiny, on the synthetic corpus."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from blsh_jax import audio, codes, config, corpora, metrics, separation, similarity
+from experiments import audio_examples, figure2, figure3, pictures, protocol, table1, workbench
+from experiments.cache import Cache, digest, fingerprint
+
+CONFIG = config.TrainConfig(
+    fit=config.FitConfig(num_bits=40, block_size=500, fast_steps=60),
+    dictionary_fraction=0.5,
+    max_fit_frames=1500,
+    held_back=0.3,
+)
+FC = config.NetworkConfig("fc", 1, 32, segment_frames=30, batch_segments=8, max_epochs=4)
+NETWORKS = {"fc": FC, "blstm": dataclasses.replace(FC, kind="blstm", num_units=12)}
+# The cosine variant takes the same way as the one by cross-entropy.
+TESTED = tuple(method for method in table1.SYSTEMS if method != "blsh_cosine")
+FIGURE3 = figure3.Figure3Config(lengths=(5, 40), fractions=(0.4, 0.05), num_subsets=3)
+
+
+@pytest.fixture(scope="module")
+def mixtures(synthetic):
+    """Twelve training mixtures, ten of either test set."""
+    train = corpora.make_mixtures(*synthetic, 0.0, 0, "train", 0.3, max_mixtures=20)
+    closed = corpora.make_mixtures(*synthetic, 0.0, 1, "closed", 0.3, max_mixtures=10)
+    opened = corpora.make_mixtures(*synthetic, 0.0, 2, "closed", 0.3, max_mixtures=3)
+    return protocol.Protocol(train, {"closed": closed, "open": opened}, {"speech": "synthetic"})
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """One cache of all tests here."""
+    return Cache(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def table(mixtures, cache):
+    """Rows of table 1 by (set, method)."""
+    rows = table1.table1(mixtures, CONFIG, NETWORKS, 30, cache, TESTED)
+    return {(row["set"], row["method"]): row for row in rows}
+
+
+def test_table1_has_every_system_on_both_sets(table):
+    assert list(table) == [(s, m) for m in TESTED for s in ("closed", "open")]
+    for (_, method), row in table.items():
+        hashed = method.startswith(("lsh", "blsh")) and method != "blstm"
+        assert row["num_bits"] == (30 if hashed else None)
+        assert np.isfinite(row["sdr"])
+        assert row["seconds_per_minute"] > 0 or method in ("noisy", "irm", "ibm")
+
+
+def test_table1_orders_what_must_be_ordered(table):
+    sdr = {method: row["sdr"] for (name, method), row in table.items() if name == "closed"}
+    assert sdr["noisy"] < sdr["lsh"] < sdr["ibm"]
+    assert sdr["noisy"] + 1 < min(sdr["blsh"], sdr["knn_mel"], sdr["fc"], sdr["blstm"])
+    assert sdr["knn"] < sdr["ibm"]
+
+
+def test_costs_by_hand(table, mixtures, cache):
+    frames = len(workbench.Workbench(mixtures, CONFIG, cache).sample.frames)
+    costs = lambda method: [
+        table["closed", method][name]
+        for name in ("float_operations", "word_operations", "model_bytes")
+    ]
+    assert costs("blsh") == [2 * 513 * 30, 3 * frames, 4 * (30 * 514 + frames * (1 + 17))]
+    assert costs("lsh") == costs("blsh") == costs("lsh_origin")
+    assert costs("knn") == [2 * frames * 513, 0, 4 * frames * (513 + 17)]
+    assert costs("knn_mel")[0] == 2 * 513 * 128 + 2 * frames * 128
+    assert costs("fc") == [2 * (513 * 32 + 32 * 513), 0, 4 * (2 * 513 * 32 + 32 + 513)]
+    assert costs("irm") == [0, 0, 0]
+
+
+def test_a_second_call_recomputes_only_what_changed(table, mixtures, cache):
+    again = Cache(cache.folder)
+    rows = table1.table1(mixtures, CONFIG, NETWORKS, 30, again, TESTED)
+    assert again.made == []
+    assert rows == list(table.values())
+    wider = NETWORKS | {"fc": dataclasses.replace(NETWORKS["fc"], num_units=16)}
+    table1.table1(mixtures, CONFIG, wider, 30, again, TESTED)
+    assert again.made == ["fc", "scores", "scores"]
+    shorter = Cache(cache.folder)
+    table1.table1(mixtures, CONFIG, NETWORKS, 20, shorter, ("blsh", "knn"))
+    assert shorter.made == ["scores", "scores"]
+
+
+def test_an_interrupted_run_goes_on(mixtures, cache, tmp_path):
+    partial = Cache(tmp_path)
+    table1.table1(mixtures, CONFIG, NETWORKS, 30, partial, ("noisy",))
+    done = list(tmp_path.iterdir())
+    assert table1.table1(mixtures, CONFIG, NETWORKS, 30, partial, ("noisy", "ibm"))[0]["sdr"]
+    assert partial.made.count("model") == 1
+    assert set(done) < set(tmp_path.iterdir())
+
+
+def test_unknown_systems_are_named(mixtures, cache):
+    with pytest.raises(ValueError, match="wiener"):
+        table1.table1(mixtures, CONFIG, NETWORKS, 30, cache, ("wiener",))
+
+
+def test_mel_frames_are_the_features_of_the_mixtures(mixtures, cache):
+    model = workbench.Workbench(mixtures, CONFIG, cache).model(CONFIG.fit)
+    from blsh_jax import spectra
+
+    frames = workbench.mel_dictionary(model).frames[:50]
+    magnitudes = jnp.asarray(model.frames[:50], jnp.float32) * 7.5
+    expected = spectra.features(magnitudes.astype(jnp.complex64), workbench.MEL, CONFIG.stft)
+    np.testing.assert_allclose(frames, expected, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def points(mixtures, cache):
+    """Rows of figure 3 on the closed set."""
+    only = dataclasses.replace(mixtures, tests={"closed": mixtures.tests["closed"]})
+    return figure3.figure3(only, CONFIG, FIGURE3, cache)
+
+
+def test_figure3_has_every_point(points):
+    found = [(r["method"], r["dictionary_fraction"], r["num_bits"]) for r in points]
+    assert found == [(m, f, n) for m in ("lsh", "blsh") for f in (0.4, 0.05) for n in (5, 40)]
+    for row in points:
+        assert len(row["sdr_subsets"]) == 3
+        assert row["sdr"] == pytest.approx(np.mean(row["sdr_subsets"]), abs=1e-4)
+        assert row["sdr_std"] == pytest.approx(np.std(row["sdr_subsets"]), abs=1e-3)
+    assert points[5]["sdr"] > points[4]["sdr"]
+
+
+def test_a_point_of_figure3_is_what_separation_gives(points, mixtures, cache):
+    bench = workbench.Workbench(mixtures, CONFIG, cache)
+    hasher = bench.model(CONFIG.fit).hasher
+    (encoded,), packed = figure3._hash_all(bench, [hasher])
+    # The subset is found again by its rule: the first of the permutation of that number, sorted.
+    order = np.random.default_rng([CONFIG.seed, 1]).permutation(len(encoded))
+    subset = np.sort(order[: round(0.4 * len(encoded))])
+    dictionary = separation.Dictionary(hasher, encoded[subset], packed[subset], 513).prefix(5)
+    closed = mixtures.tests["closed"]
+    scores = []
+    for mixture in closed:
+        estimate = separation.separate(
+            jnp.asarray(mixture.mixture)[None], dictionary, CONFIG.stft, CONFIG.features, 10
+        )
+        pair = np.stack([mixture.speech, mixture.noise]), np.stack([estimate[0], mixture.noise])
+        scores.append(metrics.bss_eval(*pair).sdr[0])
+    expected = np.average(scores, weights=closed.lengths)
+    row = next(r for r in points if (r["method"], r["num_bits"]) == ("blsh", 5))
+    assert row["sdr_subsets"][1] == pytest.approx(expected, abs=2e-3)
+
+
+def test_figure3_without_fresh_projections_differs_in_lsh_only(points, mixtures, cache):
+    only = dataclasses.replace(mixtures, tests={"closed": mixtures.tests["closed"]})
+    kept = dataclasses.replace(FIGURE3, fresh_projections=False)
+    rows = figure3.figure3(only, CONFIG, kept, cache)
+    assert rows[4:] == points[4:]
+    assert rows[0]["sdr_subsets"][0] == points[0]["sdr_subsets"][0]
+    assert rows[0]["sdr_subsets"][1:] != points[0]["sdr_subsets"][1:]
+
+
+def test_figure3_asks_for_bits_that_there_are(mixtures, cache):
+    with pytest.raises(ValueError, match="41"):
+        figure3.figure3(mixtures, CONFIG, figure3.Figure3Config(lengths=(41,)), cache)
+
+
+@pytest.fixture(scope="module")
+def second(mixtures, cache):
+    """Rows and matrices of figure 2."""
+    chosen = figure2.Figure2Config(30, (5, 40, 99), (1, 3), 200)
+    return figure2.figure2(mixtures, CONFIG, chosen, cache)
+
+
+def test_figure2_error_falls_with_the_length(second):
+    rows, _ = second
+    blsh = [row["error"] for row in rows if row["method"] == "blsh"]
+    assert blsh[-1] < 0.5 * blsh[0]
+    lsh = [row["error"] for row in rows if row["method"] == "lsh"]
+    assert blsh[-1] < lsh[-1]
+
+
+def test_figure2_matrices(second, mixtures, cache):
+    _, matrices = second
+    assert list(matrices) == ["target", "codes_5", "codes_40", "weights_1", "weights_3"]
+    bench = workbench.Workbench(mixtures, CONFIG, cache)
+    hasher = bench.model(CONFIG.fit).hasher
+    frames = figure2._in_order(jnp.asarray(bench.sample.frames[:30]))
+    target = np.float64(similarity.self_similarity(frames, "rbf", 0.3))
+    np.testing.assert_allclose(matrices["target"], target, atol=1e-3)
+    # Pair weights, iterated bit by bit from uniform ones (eq. 4).
+    h = np.float64(codes.sign(codes.project(frames, hasher.projections, hasher.biases)))
+    weights = np.ones_like(target)
+    for bit in range(3):
+        error = ((1 + np.outer(h[:, bit], h[:, bit])) / 2 - target) ** 2
+        weights *= np.exp(float(hasher.betas[bit]) * error)
+    np.testing.assert_allclose(matrices["weights_3"], weights / weights.max(), atol=2e-3)
+
+
+def test_audio_examples(mixtures, cache, tmp_path):
+    lengths = {"lsh": 40, "blsh": 10}
+    means, examples = audio_examples.audio_examples(mixtures, CONFIG, lengths, 2, tmp_path, cache)
+    assert [(row["set"], row["method"], row["num_bits"]) for row in means] == [
+        ("closed", "lsh", 40), ("closed", "blsh", 10), ("open", "lsh", 40), ("open", "blsh", 10),
+    ]  # fmt: skip
+    assert len(examples) == 2 * 2 * 2
+    names = {"clean.wav", "noisy.wav", "lsh40.wav", "blsh10.wav"}
+    for place in ("closed1", "closed2", "open1", "open2"):
+        assert {path.name for path in (tmp_path / place).iterdir()} == names
+    clean, _ = audio.read(tmp_path / "closed1" / "clean.wav")
+    estimate, _ = audio.read(tmp_path / "closed1" / "blsh10.wav")
+    row = next(r for r in examples if r["folder"] == "closed1" and r["method"] == "blsh")
+    assert metrics.si_sdr(clean, estimate) == pytest.approx(row["si_sdr"], abs=0.05)
+
+
+def test_pictures_name_their_record(points, second, tmp_path):
+    record = {"results": points}
+    pictures.save(pictures.figure3(record), record, tmp_path / "figure3.png")
+    assert pictures.is_of(tmp_path / "figure3.png", json.loads(json.dumps(record)))
+    assert not pictures.is_of(tmp_path / "figure3.png", {"results": points[1:]})
+    assert not pictures.is_of(tmp_path / "none.png", record)
+    record = {"results": second[0]}
+    pictures.save(pictures.figure2(record, second[1]), record, tmp_path / "figure2.png")
+    assert pictures.is_of(tmp_path / "figure2.png", record)
+
+
+def test_a_digest_follows_content_not_order(mixtures):
+    assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+    first = fingerprint(mixtures.train)
+    signals = [signal.copy() for signal in mixtures.train.speech.signals]
+    signals[0][5] += 0.5
+    speech = dataclasses.replace(mixtures.train.speech, signals=signals)
+    changed = fingerprint(dataclasses.replace(mixtures.train, speech=speech))
+    assert first == fingerprint(mixtures.train)
+    assert changed["content"] != first["content"]
+
+
+@pytest.mark.parametrize("name", ["table1", "figure2", "figure3", "audio_examples", "download"])
+def test_help_names_every_flag(name):
+    command = [sys.executable, "-m", f"experiments.{name}", "--help"]
+    text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    wanted = {"download": ["output", "names"]}.get(
+        name,
+        ["output", "speech", "noise", "open_speech", "open_noise", "protocol", "cache", "sigma2"],
+    )
+    for flag in wanted:
+        assert f"--{flag}:" in text or f"--[no]{flag}:" in text
