@@ -189,3 +189,16 @@ def test_every_command_explains_itself(name, capsys):
 
 def test_version():
     assert blsh("--version").stdout == f"blsh {_version.__version__}\n"
+
+
+def test_export_writes_a_smaller_model(tmp_path, used, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(
+            ["export", str(tmp_path), "--format=c", f"--model={used}", "--num_bits=9"]
+            + ["--num_frames=20"]
+        )
+    assert ended.value.code == 0
+    assert "#define BLSH_FRAMES 20\n" in (tmp_path / "blsh_sizes.h").read_text()
+    said = capsys.readouterr().out
+    for path in tmp_path.iterdir():
+        assert f"{path} ({path.stat().st_size:,} bytes)" in said

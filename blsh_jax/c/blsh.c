@@ -1,0 +1,229 @@
+#include "blsh.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "blsh_model.h"
+
+#define HALF (BLSH_WINDOW / 2)
+
+static void swap(float *a, float *b)
+{
+    float kept = *a;
+    *a = *b;
+    *b = kept;
+}
+
+/* Complex transform of HALF points in place, z = real, imaginary, real, ... */
+static void transform(float *z)
+{
+    for (int i = 1, j = 0; i < HALF; i++) {
+        int bit = HALF >> 1;
+        for (; j & bit; bit >>= 1)
+            j ^= bit;
+        j |= bit;
+        if (i < j) {
+            swap(&z[2 * i], &z[2 * j]);
+            swap(&z[2 * i + 1], &z[2 * j + 1]);
+        }
+    }
+    for (int size = 2; size <= HALF; size <<= 1) {
+        int stride = BLSH_WINDOW / size;
+        for (int start = 0; start < HALF; start += size) {
+            for (int k = 0; k < size / 2; k++) {
+                const float *w = blsh_twiddles[k * stride];
+                float *a = &z[2 * (start + k)], *b = &z[2 * (start + k + size / 2)];
+                float real = b[0] * w[0] - b[1] * w[1];
+                float imag = b[0] * w[1] + b[1] * w[0];
+                b[0] = a[0] - real;
+                b[1] = a[1] - imag;
+                a[0] += real;
+                a[1] += imag;
+            }
+        }
+    }
+}
+
+/* Even and odd samples went through one complex transform: take their spectra apart, join them.
+ * x holds BLSH_WINDOW samples and becomes BLSH_BINS complex bins. */
+static void real_transform(float *x)
+{
+    transform(x);
+    x[BLSH_WINDOW] = x[0];
+    x[BLSH_WINDOW + 1] = x[1];
+    for (int k = 0; k <= HALF / 2; k++) {
+        float *a = &x[2 * k], *b = &x[2 * (HALF - k)];
+        const float *w = blsh_twiddles[k];
+        float even_real = 0.5f * (a[0] + b[0]), even_imag = 0.5f * (a[1] - b[1]);
+        float odd_real = 0.5f * (a[1] + b[1]), odd_imag = 0.5f * (b[0] - a[0]);
+        float real = odd_real * w[0] - odd_imag * w[1];
+        float imag = odd_real * w[1] + odd_imag * w[0];
+        a[0] = even_real + real;
+        a[1] = even_imag + imag;
+        b[0] = even_real - real;
+        b[1] = imag - even_imag;
+    }
+}
+
+/* The inverse of real_transform. */
+static void inverse_transform(float *x)
+{
+    const float scale = 1.0f / HALF;
+    for (int k = 0; k <= HALF / 2; k++) {
+        float *a = &x[2 * k], *b = &x[2 * (HALF - k)];
+        const float *w = blsh_twiddles[k];
+        float even_real = 0.5f * (a[0] + b[0]), even_imag = 0.5f * (a[1] - b[1]);
+        float real = 0.5f * (a[0] - b[0]), imag = 0.5f * (a[1] + b[1]);
+        float odd_real = real * w[0] + imag * w[1], odd_imag = imag * w[0] - real * w[1];
+        /* Conjugated, as the inverse is the conjugate of the transform of the conjugate. */
+        a[0] = even_real - odd_imag;
+        a[1] = -(even_imag + odd_real);
+        b[0] = even_real + odd_imag;
+        b[1] = even_imag - odd_real;
+    }
+    transform(x);
+    for (int k = 0; k < HALF; k++) {
+        x[2 * k] *= scale;
+        x[2 * k + 1] *= -scale;
+    }
+}
+
+/* Features of one frame: magnitudes, mel bands or log-mel bands. */
+static void make_bands(const float *spectrum, float *work, float *bands)
+{
+    for (int f = 0; f < BLSH_BINS; f++)
+        work[f] = sqrtf(spectrum[2 * f] * spectrum[2 * f] +
+                        spectrum[2 * f + 1] * spectrum[2 * f + 1]);
+#if BLSH_MEL
+    const float *weight = blsh_mel_weights;
+    float peak = 0.0f;
+    for (int m = 0; m < BLSH_BANDS; m++) {
+        bands[m] = 0.0f;
+        for (int f = blsh_mel_first[m]; f < blsh_mel_end[m]; f++)
+            bands[m] += *weight++ * work[f];
+        peak = fmaxf(peak, bands[m]);
+    }
+#if BLSH_LOG_MEL
+    const float lowest = powf(10.0f, -BLSH_LOG_MEL_RANGE_DB / 20.0f);
+    for (int m = 0; m < BLSH_BANDS; m++)
+        bands[m] = 20.0f * log10f(fmaxf(bands[m] / (peak > 0.0f ? peak : 1.0f), lowest)) +
+                   BLSH_LOG_MEL_RANGE_DB;
+#else
+    (void)peak;
+#endif
+#else
+    memcpy(bands, work, BLSH_BANDS * sizeof *bands);
+#endif
+}
+
+/* Divides by the norm; scaled by the peak first, so that quiet frames do not underflow. */
+static void normalize(const float *from, float *to)
+{
+    float peak = 0.0f, sum = 0.0f;
+    for (int d = 0; d < BLSH_FEATURES; d++)
+        peak = fmaxf(peak, fabsf(from[d]));
+    for (int d = 0; d < BLSH_FEATURES; d++) {
+        to[d] = peak > 0.0f ? from[d] / peak : 0.0f;
+        sum += to[d] * to[d];
+    }
+    for (int d = 0; d < BLSH_FEATURES; d++)
+        to[d] = sum > 0.0f ? to[d] / sqrtf(sum) : 0.0f;
+}
+
+/* One bit for each hyperplane: on which side the frame lies. */
+static void encode(const float *features, uint32_t *code)
+{
+    memset(code, 0, BLSH_WORDS * sizeof *code);
+    for (int l = 0; l < BLSH_BITS; l++) {
+        float activation = 0.0f;
+        for (int d = 0; d < BLSH_FEATURES; d++)
+            activation += blsh_projections[l][d] * features[d];
+        if (activation + blsh_biases[l] >= 0.0f)
+            code[l / 32] |= (uint32_t)1 << (l % 32);
+    }
+}
+
+static int count_bits(uint32_t word)
+{
+#if defined(__GNUC__)
+    return __builtin_popcount(word);
+#else
+    word -= word >> 1 & 0x55555555u;
+    word = (word & 0x33333333u) + (word >> 2 & 0x33333333u);
+    return (int)(((word + (word >> 4)) & 0x0f0f0f0fu) * 0x01010101u >> 24);
+#endif
+}
+
+/* The K codes at the smallest Hamming distance, ties to the lowest index. */
+static void find_nearest(const uint32_t *code, int *nearest)
+{
+    int distances[BLSH_NEIGHBORS], found = 0;
+    for (int n = 0; n < BLSH_FRAMES; n++) {
+        int distance = 0, place;
+        for (int w = 0; w < BLSH_WORDS; w++)
+            distance += count_bits(code[w] ^ blsh_codes[n][w]);
+        if (found == BLSH_NEIGHBORS && distance >= distances[found - 1])
+            continue;
+        if (found < BLSH_NEIGHBORS)
+            found++;
+        for (place = found - 1; place > 0 && distances[place - 1] > distance; place--) {
+            distances[place] = distances[place - 1];
+            nearest[place] = nearest[place - 1];
+        }
+        distances[place] = distance;
+        nearest[place] = n;
+    }
+}
+
+/* Multiplies a spectrum with the mean of the neighbours' masks. */
+static void apply_mask(const int *nearest, float floor, const float *from, float *to)
+{
+    for (int f = 0; f < BLSH_BINS; f++) {
+        int votes = 0;
+        for (int k = 0; k < BLSH_NEIGHBORS; k++)
+            votes += (int)(blsh_masks[nearest[k]][f / 32] >> (f % 32) & 1u);
+        float gain = fmaxf((float)votes / BLSH_NEIGHBORS, floor);
+        to[2 * f] = gain * from[2 * f];
+        to[2 * f + 1] = gain * from[2 * f + 1];
+    }
+}
+
+void blsh_init(blsh_state *state)
+{
+    memset(state, 0, sizeof *state);
+}
+
+void blsh_step(blsh_state *state, const float *in, float *out)
+{
+    const int kept = BLSH_WINDOW - BLSH_HOP, reach = BLSH_CONTEXT / 2;
+    float *work = state->work, *newest = state->spectra[reach];
+    uint32_t code[BLSH_WORDS];
+    int nearest[BLSH_NEIGHBORS];
+
+    memmove(state->samples, state->samples + BLSH_HOP, kept * sizeof(float));
+    memcpy(state->samples + kept, in, BLSH_HOP * sizeof(float));
+    for (int i = 0; i < BLSH_WINDOW; i++)
+        work[i] = state->samples[i] * blsh_hann[i];
+    real_transform(work);
+
+    memmove(state->spectra[0], state->spectra[0] + 2 * BLSH_BINS,
+            (size_t)reach * sizeof state->spectra[0]);
+    memcpy(newest, work, sizeof state->spectra[0]);
+    memmove(state->bands[0], state->bands[0] + BLSH_BANDS,
+            (BLSH_CONTEXT - 1) * sizeof state->bands[0]);
+    make_bands(newest, work, state->bands[BLSH_CONTEXT - 1]);
+
+    normalize(state->bands[0], state->features);
+    encode(state->features, code);
+    find_nearest(code, nearest);
+    apply_mask(nearest, state->floor, state->spectra[0], work);
+
+    inverse_transform(work);
+    for (int i = 0; i < BLSH_WINDOW; i++)
+        state->overlap[i] += work[i] * blsh_hann[i];
+    for (int i = 0; i < BLSH_HOP; i++)
+        out[i] = state->overlap[i] * blsh_scales[i];
+    memmove(state->overlap, state->overlap + BLSH_HOP, kept * sizeof(float));
+    memset(state->overlap + kept, 0, BLSH_HOP * sizeof(float));
+}

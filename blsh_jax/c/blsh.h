@@ -1,0 +1,43 @@
+/* Speech denoising by boosted locality sensitive hashing, hop by hop.
+ *
+ * Plain C99 and libm. Nothing is allocated: all working memory lies in blsh_state, one for each
+ * audio channel. Tables are constants, which linkers can leave in flash.
+ *
+ *     static blsh_state state;
+ *     blsh_init(&state);
+ *     for (;;) { read(in); blsh_step(&state, in, out); write(out); }    BLSH_HOP samples each
+ *
+ * The output lags the input by BLSH_LATENCY samples, at BLSH_SAMPLE_RATE.
+ */
+#ifndef BLSH_H
+#define BLSH_H
+
+#include "blsh_sizes.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define BLSH_LATENCY (BLSH_WINDOW - BLSH_HOP + BLSH_CONTEXT / 2 * BLSH_HOP)
+
+typedef struct {
+    float floor;                                       /* smallest gain of a bin, 0 to 1 */
+    float samples[BLSH_WINDOW];                        /* newest input */
+    float bands[BLSH_CONTEXT][BLSH_BANDS];             /* newest features, oldest frame first */
+    float spectra[BLSH_CONTEXT / 2 + 1][2 * BLSH_BINS]; /* newest spectra: real, imaginary, ... */
+    float overlap[BLSH_WINDOW];                        /* output that later frames add to */
+    float work[BLSH_WINDOW + 2];
+    float features[BLSH_FEATURES];
+} blsh_state;
+
+/* Silence before the first sample; no limit to attenuation. */
+void blsh_init(blsh_state *state);
+
+/* Takes BLSH_HOP samples and gives BLSH_HOP samples; in and out may be the same. */
+void blsh_step(blsh_state *state, const float *in, float *out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
