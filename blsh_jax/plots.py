@@ -21,6 +21,7 @@ from blsh_jax.config import StftConfig
 from blsh_jax.files import replacing
 
 _DPI = 110
+_COLUMNS = 3  # pictures side by side
 _COLOURS = 256  # of a picture: a third of the bytes, and no difference to see
 _RANGE_DB = 70.0
 # One picture to a panel: this size is readable on a phone, where it fills the width.
@@ -73,14 +74,19 @@ def spectrograms(signals: Mapping[str, np.ndarray], stft: StftConfig) -> Figure:
         signals: title to (n,) samples at the rate of ``stft``.
         stft: the transform.
     """
-    figure = Figure(figsize=(3.1 * len(signals) + 0.6, 3.2), layout="constrained")
-    axes = figure.subplots(1, len(signals), squeeze=False, sharey=True)[0]
+    columns = min(_COLUMNS, len(signals))
+    rows = -(-len(signals) // columns)
+    figure = Figure(figsize=(3.1 * columns + 0.6, 2.6 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
     top = peak_level(list(signals.values()), stft)
-    for axis, (title, signal) in zip(axes, signals.items(), strict=True):
+    for axis, (title, signal) in zip(axes.flat, signals.items(), strict=False):
         image = _draw_levels(axis, signal, stft, top)
         axis.set_title(title, fontsize=10)
-    axes[0].set_ylabel("frequency (kHz)")
-    figure.colorbar(image, ax=list(axes), label="level (dB)")
+    for axis in axes.flat[len(signals) :]:
+        axis.set_visible(False)
+    for row in axes:
+        row[0].set_ylabel("frequency (kHz)")
+    figure.colorbar(image, ax=axes, label="level (dB)")
     return figure
 
 
@@ -152,7 +158,8 @@ def png(figure: Figure) -> bytes:
     """A figure as a PNG file."""
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=_DPI)
-    Image.open(drawn).convert("RGB").quantize(_COLOURS).save(small, "PNG", optimize=True)
+    image = Image.open(drawn).convert("RGB").quantize(_COLOURS, Image.Quantize.MAXCOVERAGE)
+    image.save(small, "PNG", optimize=True)
     return small.getvalue()
 
 
