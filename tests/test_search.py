@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blsh_jax import codes, masks, search
-from blsh_jax.search import blocks, popcount, product
+from blsh_jax.search import blocks, hamming, popcount, product
 
 
 def oracle(queries, dictionary, k):
@@ -146,6 +146,20 @@ def test_matrix_path_is_exact_in_the_interpreter():
     assert_exact(run(queries, dictionary), oracle(queries, dictionary, 2))
 
 
+def test_a_device_that_refuses_the_matrix_kernel_searches_with_popcounts(monkeypatch):
+    class Refusing:
+        compute_capability = "9.0"
+
+    monkeypatch.setattr(jax, "devices", lambda: [Refusing()])
+    hamming._matrix_kernel_works.cache_clear()
+    rng = np.random.default_rng(0)
+    queries, dictionary = clustered_words(rng, 30, 64), clustered_words(rng, 3000, 64)
+    with pytest.warns(RuntimeWarning, match="without the matrix kernel"):
+        found = jax.jit(lambda q, d: hamming._accelerated_top_k(q, d, 10))(queries, dictionary)
+    hamming._matrix_kernel_works.cache_clear()
+    assert_exact(found, oracle(queries, dictionary, 10))
+
+
 @pytest.mark.parametrize("words", [1, 5, product.MAX_WORDS])
 def test_matrix_path_lowers_for_gpus(words):
     queries = jax.ShapeDtypeStruct((9000, words), jnp.uint32)
@@ -237,6 +251,14 @@ def test_bad_input_is_named(queries, dictionary, k, num_bits, message):
         search.hamming_top_k(
             np.zeros(queries, np.uint32), np.zeros(dictionary, np.uint32), k, num_bits
         )
+
+
+def test_wrong_types_are_named():
+    words = np.zeros((3, 1), np.uint32)
+    with pytest.raises(ValueError, match="dictionary_codes is int32: give uint32"):
+        search.hamming_top_k(words, words.astype(np.int32), 1)
+    with pytest.raises(ValueError, match="queries is uint32: give float32"):
+        search.cosine_top_k(words, words, 1)
 
 
 def test_too_many_weights_are_named():

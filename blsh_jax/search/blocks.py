@@ -39,9 +39,11 @@ class SimilarNeighbors(NamedTuple):
     indices: Array
 
 
-def check(queries: Array, entries: Array, k: int, names: tuple[str, str]) -> None:
-    """Raise ValueError unless both are non-empty, equally wide matrices and 1 <= k <= N."""
+def check(queries: Array, entries: Array, k: int, names: tuple[str, str], dtype: type) -> None:
+    """Raise ValueError unless both are equally wide matrices of that type and 1 <= k <= N."""
     for name, array in zip(names, (queries, entries), strict=True):
+        if array.dtype != dtype:
+            raise ValueError(f"{name} is {array.dtype}: give {jnp.dtype(dtype)}")
         if array.ndim != 2 or 0 in array.shape:
             raise ValueError(f"{name} has shape {array.shape}: give a non-empty matrix of rows")
     if queries.shape[1] != entries.shape[1]:

@@ -31,11 +31,11 @@ def cosine_top_k(queries: Array, frames: Array, k: int) -> SimilarNeighbors:
         one float32 matrix product.
 
     Raises:
-        ValueError: shapes disagree, or k is not within 1 to N.
+        ValueError: shapes or types disagree, or k is not within 1 to N.
 
     Source: [ICASSP20] Algorithm 1.
     """
-    blocks.check(queries, frames, k, ("queries", "frames"))
+    blocks.check(queries, frames, k, ("queries", "frames"), jnp.float32)
     return _top_k(jnp.asarray(queries), jnp.asarray(frames), k, lambda rows: rows)
 
 
@@ -58,11 +58,12 @@ def weighted_hamming_top_k(
         Neighbours, most similar first, ties to the lowest index.
 
     Raises:
-        ValueError: shapes disagree, k is not within 1 to N, or there are more weights than bits.
+        ValueError: shapes or types disagree, k is not within 1 to N, or there are more weights than
+            bits.
 
     Source: [ICASSP20] section 5 (future work), with the weights of eq. 6.
     """
-    blocks.check(query_codes, dictionary_codes, k, ("query_codes", "dictionary_codes"))
+    blocks.check(query_codes, dictionary_codes, k, ("query_codes", "dictionary_codes"), jnp.uint32)
     weights = quantize_weights(jnp.asarray(weights))
     num_bits = weights.shape[0]
     codes.check_num_bits(num_bits, query_codes.shape[1] * codes.WORD_BITS)

@@ -80,7 +80,8 @@ def _search_chunk(
 def _lay_out(codes: Array, group: int, unroll: int, columns: int) -> Layout:
     words = codes.shape[1]
     depth = -(-codes.shape[0] // (group * columns))
-    padded = pad_rows(codes, columns * depth * group)
+    # The barrier keeps XLA from padding anew within each transposition.
+    padded = jax.lax.optimization_barrier(pad_rows(codes, columns * depth * group))
     tiles = padded.reshape(columns, depth, group // unroll, unroll * words)
     return Layout(tiles.transpose(1, 2, 3, 0), codes_by_group(padded, group))
 

@@ -39,7 +39,7 @@ def sharded_hamming_top_k(
     Raises:
         ValueError: sizes are not such multiples, or as for ``hamming_top_k``.
     """
-    blocks.check(query_codes, dictionary_codes, k, ("query_codes", "dictionary_codes"))
+    blocks.check(query_codes, dictionary_codes, k, ("query_codes", "dictionary_codes"), jnp.uint32)
     _check_multiple("query_codes", query_codes.shape[0], mesh.shape[query_axis])
     _check_multiple("dictionary_codes", dictionary_codes.shape[0], mesh.shape[dictionary_axis])
     specs = PartitionSpec(query_axis, None), PartitionSpec(dictionary_axis, None)
