@@ -1,13 +1,13 @@
 """Time the exact Hamming search against FAISS, naive top_k and torch, and compare the distances.
 
-    python -m experiments.bench_search --output bench.json [--speech DIR --noise DIR]
+    python -m experiments.bench_search --output bench.json [--model model.npz]
 
 Takes about five minutes on two cores. Expect 4 to 10 times FAISS's IndexBinaryFlat on two cores
 with AVX-512 and 20 times or more naive `lax.top_k`. Runs of ours and of a reference take turns;
 `core_ratio` compares seconds of processor time instead of seconds on the clock, which other work on
 the machine disturbs less. FAISS and torch are optional (`pip install blsh_jax[bench]`); what is
-missing is left out. With --speech and --noise, codes of real mixtures are searched as well: those
-of the held-back part of each utterance in those of the rest.
+missing is left out. With --model, the codes of the model's dictionary are searched as well: some of
+them in all others.
 """
 
 import functools
@@ -24,13 +24,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from blsh_jax import codes, corpora, masks, model, records, search, separation, training
-from blsh_jax.config import FeatureConfig, StftConfig, TrainConfig
+from blsh_jax import codes, masks, model, records, search, separation
+from blsh_jax.config import FeatureConfig, StftConfig
 
-_FOLDERS = ("speech", "noise", "model")
 _COLUMNS = ["name", "size", "ours", "reference", "ratio", "unit", "agrees"]
 _FEW_QUERIES = 64  # for references that hold a whole row of distances per query
-_CLOSED_MIXTURES = 60
 
 
 def _define_flags() -> None:
@@ -43,10 +41,8 @@ def _define_flags() -> None:
     flags.DEFINE_integer("threads", 2, "Threads of FAISS and torch.", lower_bound=1)
     flags.DEFINE_integer("utterances", 60, "Utterances to denoise; 0 for none.", lower_bound=0)
     flags.DEFINE_bool("end_to_end", False, "Also 225k queries in 225k codes, with their masks.")
-    flags.DEFINE_string("speech", None, "Folder of speech, for real codes.")
-    flags.DEFINE_string("noise", None, "Folder of noise, needed with --speech.")
-    flags.DEFINE_string("model", None, "Model that makes the real codes; default: random ones.")
-    flags.DEFINE_integer("seed", 0, "Seed of codes and mixtures.")
+    flags.DEFINE_string("model", None, "Model whose dictionary's codes are searched as well.")
+    flags.DEFINE_integer("seed", 0, "Seed of the random codes.")
 
 
 def main(argv: list[str]) -> None:
@@ -54,26 +50,25 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
     values = flags.FLAGS
-    if (values.speech is None) != (values.noise is None):
-        raise app.UsageError("give both --speech and --noise, or neither")
     rng = np.random.default_rng(values.seed)
     rows = []
     for size in map(int, values.sizes):
         for num_bits in map(int, values.num_bits):
             rows += bench(*_random_codes(rng, size, num_bits, values.pairs), num_bits, "random")
-    if values.speech is not None:
-        for num_bits, queries, entries in _real_codes(values):
-            rows += bench(queries, entries, num_bits, "real")
+    if values.model is not None:
+        dictionary = model.load(values.model).dictionary
+        queries, entries = _split(np.asarray(dictionary.codes), values.pairs)
+        rows += bench(queries, entries, dictionary.hasher.num_bits, "real")
     rows += _bench_kin(rng)
     if values.utterances:
         rows.append(_bench_utterances(rng, values.utterances, values.repeats))
     if values.end_to_end:
         rows.append(_bench_end_to_end(rng, values.k, values.repeats))
     names = ("sizes", "num_bits", "pairs", "k", "repeats", "threads", "utterances", "seed")
-    folders = {name: values[name].value and Path(values[name].value).name for name in _FOLDERS}
-    config = (
-        {name: values[name].value for name in names} | folders | {"cpu": _cpu_field("model name")}
-    )
+    config = {name: values[name].value for name in names} | {
+        "model": values.model and Path(values.model).name,
+        "cpu": _cpu_field("model name"),
+    }
     environment = records.environment() | {"load_average": os.getloadavg()}
     record = {"results": rows, "config": config, "environment": environment}
     records.write_json(values.output, record)
@@ -93,10 +88,7 @@ def bench(queries: np.ndarray, entries: np.ndarray, num_bits: int, kind: str) ->
     size = f"N={len(entries)} L={num_bits} Q={len(queries)} {kind}"
     on_device = jax.device_put(entries)
     planned = search.hamming_top_k.lower(queries, on_device, k).compile().memory_analysis()
-    extra = {
-        "peak_memory_mb": planned.temp_size_in_bytes / 2**20,
-        "share_of_limit": None,
-    }
+    memory = planned and planned.temp_size_in_bytes / 2**20
     # Ours always gets all queries: a few alone would mostly pay for laying out the dictionary.
     ours = functools.partial(search.hamming_top_k, jax.device_put(queries), on_device, k)
     rows = []
@@ -105,8 +97,7 @@ def bench(queries: np.ndarray, entries: np.ndarray, num_bits: int, kind: str) ->
         agrees = np.array_equal(mine.result.distances[:asked], theirs.result)
         pairs = len(queries) * len(entries), asked * len(entries)
         row = _rates(f"hamming_top_k : {name}", size, mine, theirs, pairs) | {"agrees": agrees}
-        extra["share_of_limit"] = row["ours"] / limit if (limit := _limit(num_bits)) else None
-        rows.append(row | extra)
+        rows.append(row | {"peak_memory_mb": memory} | _share(row["ours"], num_bits))
         print(f"{name:25} {size:40} {row['ratio']:.2f}", flush=True)
     return rows
 
@@ -259,8 +250,10 @@ def _take_turns(ours: Callable, theirs: Callable, repeats: int) -> tuple[Timing,
             start, core_start = time.perf_counter(), time.process_time()
             jax.block_until_ready(call())
             times.append((time.perf_counter() - start, time.process_time() - core_start))
-    medians = [map(statistics.median, zip(*times, strict=True)) for times in taken]
-    return Timing(*medians[0], results[0]), Timing(*medians[1], results[1])
+    wall, core = (
+        [statistics.median(time[kind] for time in times) for times in taken] for kind in (0, 1)
+    )
+    return Timing(wall[0], core[0], results[0]), Timing(wall[1], core[1], results[1])
 
 
 def _rates(name: str, size: str, ours: Timing, theirs: Timing, pairs: tuple[int, int]) -> dict:
@@ -281,52 +274,34 @@ def _rates(name: str, size: str, ours: Timing, theirs: Timing, pairs: tuple[int,
     }
 
 
-def _limit(num_bits: int) -> float | None:
-    """1e9 pairs/s if every core popcounted 16 words in every cycle, where the clock is known.
+def _share(rate: float, num_bits: int) -> dict:
+    """The part of the platform's limit that a rate in 1e9 pairs/s reaches, where that is known.
 
-    That is two 256-bit vectors, the width that XLA prefers on x86.
+    The limit of a CPU: in every cycle every core popcounts 16 words, two 256-bit vectors, the width
+    that XLA prefers on x86.
     """
     clocks = _cpu_field("cpu MHz")
     if not clocks or jax.default_backend() != "cpu":
-        return None
-    return sum(map(float, clocks)) * 1e-3 * 16 / codes.num_words(num_bits)
+        return {}
+    limit = sum(map(float, clocks)) * 1e-3 * 16 / codes.num_words(num_bits)
+    return {"limit": limit, "share_of_limit": rate / limit}
 
 
 def _random_codes(rng, size: int, num_bits: int, pairs: int) -> tuple[np.ndarray, np.ndarray]:
-    """(Q, W) queries and (N, W) entries with about ``pairs`` = Q N, at least 256 queries."""
-    words = codes.num_words(num_bits)
-    num_queries = max(256, pairs // size)
-    drawn = rng.integers(0, 1 << 32, (num_queries + size, words), np.uint32)
-    drawn = np.asarray(codes.prefix_codes(jnp.asarray(drawn), num_bits))
+    """(Q, W) queries and (N, W) entries with about ``pairs`` = Q N."""
+    drawn = rng.integers(0, 1 << 32, (_num_queries(size, pairs) + size, codes.num_words(num_bits)))
+    shorter = codes.prefix_codes(jnp.asarray(drawn.astype(np.uint32)), num_bits)
+    return _split(np.asarray(shorter), pairs)
+
+
+def _split(drawn: np.ndarray, pairs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes in random order as (Q, W) queries and (N, W) entries."""
+    num_queries = _num_queries(len(drawn), pairs)
     return drawn[:num_queries], drawn[num_queries:]
 
 
-def _real_codes(values):
-    """Yields (L, queries, entries) of real mixtures, for every number of bits."""
-    config = TrainConfig(seed=values.seed)
-    rate = config.stft.sample_rate
-    speech = corpora.load(corpora.list_speech(values.speech), rate)
-    noise = corpora.load(corpora.list_noise(values.noise), rate)
-    parts = {
-        part: corpora.make_mixtures(speech, noise, config.snr_db, values.seed, part, 0.2, count)
-        for part, count in (("train", None), ("closed", _CLOSED_MIXTURES))
-    }
-    if values.model is None:
-        sample = training.sample_frames(parts["closed"], config)
-        longest = max(map(int, values.num_bits))
-        frames = jnp.asarray(sample.frames)
-        hasher = codes.random_hasher(jax.random.key(values.seed), longest, frames)
-    else:
-        hasher = model.load(values.model).hasher
-    entries, queries = (
-        training.hash_frames(parts[part], [hasher], config)[0][0] for part in ("train", "closed")
-    )
-    for num_bits in map(int, values.num_bits):
-        if num_bits <= hasher.num_bits:
-            short = [
-                np.asarray(codes.prefix_codes(jnp.asarray(x), num_bits)) for x in (queries, entries)
-            ]
-            yield num_bits, short[0][: max(256, values.pairs // len(short[1]))], short[1]
+def _num_queries(size: int, pairs: int) -> int:
+    return min(max(256, pairs // size), size // 2)
 
 
 def _cpu_field(name: str) -> list[str]:
