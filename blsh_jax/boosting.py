@@ -27,7 +27,7 @@ from jax.sharding import Mesh
 
 from blsh_jax import checkpoint as checkpoints
 from blsh_jax import learner, plans
-from blsh_jax.blocks import Blocks, HostBlocks, block_mean, cut, sweep, training_mesh
+from blsh_jax.blocks import Blocks, HostBlocks, block_mean, cut, each_block, sweep, training_mesh
 from blsh_jax.checkpoint import Checkpoint
 from blsh_jax.codes import WORD_BITS, Hasher, num_words, sign
 from blsh_jax.config import FitConfig, to_dict
@@ -292,9 +292,8 @@ def descend(
     bits, basis = shared
     constants, matrices = plans.step_terms(step, bits, config)
     candidates = learner.hyperplanes(walk, basis)
-    errors, gradients = jax.vmap(learner.block_gradient, in_axes=(None, 0, 0))(
-        candidates, step.frames, matrices
-    )
+    gradients_of = functools.partial(learner.block_gradient, candidates)
+    errors, gradients = each_block(gradients_of, step.frames, matrices)
     gradient = block_mean(gradients, step.weights)
     errors = block_mean(errors + constants[:, None], step.weights)
     return learner.move(walk, gradient, basis, config), errors
@@ -309,7 +308,7 @@ def _judge(carry, step, shared, config):
         code = sign(learner.activations(candidates, frames))
         return learner.block_errors(code, matrix)[1] + constant, jnp.mean(code, axis=0)
 
-    outcomes = jax.vmap(judge_block)(step.frames, constants, matrices)
+    outcomes = each_block(judge_block, step.frames, constants, matrices)
     return carry, tuple(block_mean(outcome, step.weights) for outcome in outcomes)
 
 

@@ -27,7 +27,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from blsh_jax import codes, similarity
-from blsh_jax.blocks import BY_BLOCK, Blocks, HostBlocks, sharded
+from blsh_jax.blocks import BY_BLOCK, Blocks, HostBlocks, each_block, sharded
 from blsh_jax.codes import WORD_BITS, Hasher
 from blsh_jax.config import FitConfig
 from blsh_jax.similarity import self_similarity
@@ -117,14 +117,15 @@ def step_terms(step: Blocks, bits: Bits, config: FitConfig) -> tuple[Array, Arra
     if step.matrices is not None and step.constants is not None:
         return step.constants, step.matrices
     ssms = block_ssms(step, config) if step.ssms is None else step.ssms
-    terms = jax.vmap(lambda frames, ssm: block_terms(frames, ssm, bits, config.metric))
-    return terms(step.frames, ssms)
+    terms = lambda frames, ssm: block_terms(frames, ssm, bits, config.metric)
+    return each_block(terms, step.frames, ssms)
 
 
 def block_ssms(step: Blocks, config: FitConfig) -> Array:
     """The (k, B, B) target SSMs of the blocks of a step."""
     vectors = step.frames if step.targets is None else step.targets
-    return jax.vmap(lambda block: self_similarity(block, config.target, config.sigma2))(vectors)
+    ssm = lambda block: self_similarity(block, config.target, config.sigma2)
+    return each_block(ssm, vectors)
 
 
 def keep_ssms(blocks: Blocks, plan: Plan, config: FitConfig, mesh: Mesh) -> Blocks:
