@@ -57,8 +57,10 @@ def main(argv: list[str]) -> None:
             rows += bench(*_random_codes(rng, size, num_bits, values.pairs), num_bits, "random")
     if values.model is not None:
         dictionary = model.load(values.model).dictionary
-        queries, entries = _split(np.asarray(dictionary.codes), values.pairs)
-        rows += bench(queries, entries, dictionary.hasher.num_bits, "real")
+        drawn = np.asarray(dictionary.codes)
+        num_queries = max(1, min(values.pairs // len(drawn), len(drawn) // 10))
+        num_bits = dictionary.hasher.num_bits
+        rows += bench(drawn[:num_queries], drawn[num_queries:], num_bits, "real")
     rows += _bench_kin(rng)
     if values.utterances:
         rows.append(_bench_utterances(rng, values.utterances, values.repeats))
@@ -289,19 +291,10 @@ def _share(rate: float, num_bits: int) -> dict:
 
 def _random_codes(rng, size: int, num_bits: int, pairs: int) -> tuple[np.ndarray, np.ndarray]:
     """(Q, W) queries and (N, W) entries with about ``pairs`` = Q N."""
-    drawn = rng.integers(0, 1 << 32, (_num_queries(size, pairs) + size, codes.num_words(num_bits)))
-    shorter = codes.prefix_codes(jnp.asarray(drawn.astype(np.uint32)), num_bits)
-    return _split(np.asarray(shorter), pairs)
-
-
-def _split(drawn: np.ndarray, pairs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Codes in random order as (Q, W) queries and (N, W) entries."""
-    num_queries = _num_queries(len(drawn), pairs)
+    num_queries = max(256, pairs // size)
+    drawn = rng.integers(0, 1 << 32, (num_queries + size, codes.num_words(num_bits)), np.uint32)
+    drawn = np.asarray(codes.prefix_codes(jnp.asarray(drawn), num_bits))
     return drawn[:num_queries], drawn[num_queries:]
-
-
-def _num_queries(size: int, pairs: int) -> int:
-    return min(max(256, pairs // size), size // 2)
 
 
 def _cpu_field(name: str) -> list[str]:
