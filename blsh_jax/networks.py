@@ -340,7 +340,8 @@ def from_arrays(
     shapes = {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
     if shapes != {name: array.shape for name, array in arrays.items()}:
         raise ValueError(f"these weights are of another network than {config}")
-    return Network(definition, structure.unflatten([jnp.asarray(arrays[n]) for n in shapes]))
+    weights = [jnp.asarray(arrays[name]) for name in shapes]
+    return Network(definition, jax.tree.unflatten(structure, weights))
 
 
 def operations(num_features: int, num_bins: int, config: NetworkConfig) -> int:

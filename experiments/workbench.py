@@ -81,13 +81,14 @@ class Workbench:
         closed = self.protocol.tests["closed"]
 
         def make() -> dict[str, np.ndarray]:
-            parts = (self.protocol.train, closed)
-            cut = [
+            segments, validation = (
                 networks.cut_segments(part, stft, features, config, seed, progress=True)
-                for part in parts
-            ]
+                for part in (self.protocol.train, closed)
+            )
             key = jax.random.fold_in(jax.random.key(seed), _NETWORK_STREAM)
-            trained, info = networks.train(*cut, stft.num_bins, config, key, progress=True)
+            trained, info = networks.train(
+                segments, validation, stft.num_bins, config, key, progress=True
+            )
             print(
                 f"{config.kind}: epoch {info.best_epoch + 1} of {len(info.validation_loss)}, "
                 f"validation loss {info.validation_loss[info.best_epoch]:.4f}"
