@@ -99,13 +99,11 @@ def merge(first: Neighbors, second: Neighbors, k: int) -> Neighbors:
     return Neighbors(nearest, jnp.take_along_axis(indices, places, axis=1))
 
 
-def map_chunks(
-    search: Callable[[Array, Array], Neighbors], dictionary_codes: Array, k: int
-) -> Neighbors:
+def map_chunks(search: Callable[[Array], Neighbors], dictionary_codes: Array, k: int) -> Neighbors:
     """Search a dictionary chunk by chunk, which bounds the memory, and merge the results.
 
     Args:
-        search: from (chunk (M, W), number of rows that are not padding) to neighbours.
+        search: from a chunk (M, W) to the K nearest in it.
         dictionary_codes: (N, W) uint32.
         k: K; static.
 
@@ -114,14 +112,14 @@ def map_chunks(
     """
     size = dictionary_codes.shape[0]
     count = -(-size // _CHUNK)
-    length = -(-size // count)
-    chunks = pad_rows(dictionary_codes, count * length).reshape(count, length, -1)
-    starts = jnp.arange(count, dtype=jnp.int32) * length
+    length = size // count
+    head = size - (count - 1) * length
+    first = search(dictionary_codes[:head])
+    if count == 1:
+        return first
 
-    def step(best: Neighbors, item: tuple[Array, Array]) -> tuple[Neighbors, None]:
-        start, chunk = item
-        found = search(chunk, size - start)
+    def step(best: Neighbors, start: Array) -> tuple[Neighbors, None]:
+        found = search(jax.lax.dynamic_slice_in_dim(dictionary_codes, start, length))
         return merge(best, found._replace(indices=found.indices + start), k), None
 
-    first = search(chunks[0], jnp.int32(size))
-    return jax.lax.scan(step, first, (starts[1:], chunks[1:]))[0]
+    return jax.lax.scan(step, first, jnp.arange(head, size, length, dtype=jnp.int32))[0]

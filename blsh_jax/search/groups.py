@@ -17,14 +17,14 @@ def codes_by_group(codes: Array, group: int) -> Array:
     return codes.reshape(-1, group, codes.shape[1]).transpose(0, 2, 1)
 
 
-def rescan(queries: Array, groups: Array, chosen: Array, valid: Array, k: int) -> Neighbors:
+def rescan(queries: Array, groups: Array, chosen: Array, size: int, k: int) -> Neighbors:
     """The K nearest codes within the chosen groups of every query.
 
     Args:
         queries: (Q, W) uint32.
         groups: (N / g, W, g) uint32.
         chosen: (Q, K) int32 ids of groups, in increasing order, so that ties keep theirs.
-        valid: int32, the number of codes that are not padding.
+        size: N without the padding at the end; static.
         k: K; static.
 
     Returns:
@@ -36,6 +36,6 @@ def rescan(queries: Array, groups: Array, chosen: Array, valid: Array, k: int) -
     for word in range(groups.shape[1]):
         total += jax.lax.population_count(near[:, :, word] ^ queries[:, word][:, None, None])
     index = chosen[:, :, None] * group + jnp.arange(group, dtype=jnp.int32)[None, None, :]
-    total = jnp.where(index < valid, total, jnp.uint32(FAR))
+    total = jnp.where(index < size, total, jnp.uint32(FAR))
     nearest, place = smallest(total.reshape(num_queries, -1), k)
     return Neighbors(nearest, jnp.take_along_axis(index.reshape(num_queries, -1), place, axis=1))

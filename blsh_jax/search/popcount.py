@@ -60,19 +60,16 @@ def top_k(
     return map_chunks(search, dictionary_codes, k)
 
 
-def _search_chunk(
-    query_codes: Array, codes: Array, valid: Array, *, k: int, query_block: int
-) -> Neighbors:
-    """Search one chunk, whose rows from ``valid`` on are padding."""
-    words = codes.shape[1]
+def _search_chunk(query_codes: Array, codes: Array, *, k: int, query_block: int) -> Neighbors:
+    size, words = codes.shape
     unroll = power_of_two(-(-_UNROLLED_WORDS // words), 2, 16)
-    group = power_of_two(codes.shape[0] // 4096, unroll, 64)
+    group = power_of_two(size // 4096, unroll, 64)
     layout = _lay_out(codes, group, unroll, power_of_two(k, _COLUMNS, 1 << 30))
 
     def search_block(queries: Array) -> Neighbors:
         minima = _group_minima(queries, layout.tiles, words)
-        chosen = _nearest_groups(minima, valid, group, k)
-        return rescan(queries, layout.groups, chosen, valid, k)
+        chosen = _nearest_groups(minima, size, group, k)
+        return rescan(queries, layout.groups, chosen, size, k)
 
     return map_query_blocks(search_block, query_codes, query_block)
 
@@ -112,14 +109,14 @@ def _distances(queries: Array, rows: Array) -> Array:
     return total
 
 
-def _nearest_groups(minima: Array, valid: Array, group: int, k: int) -> Array:
+def _nearest_groups(minima: Array, size: int, group: int, k: int) -> Array:
     """(Q, K) int32 ids of the groups that hold the K nearest codes, in increasing order."""
     depth, num_queries, columns = minima.shape
     ids = (
         jnp.arange(columns, dtype=jnp.int32)[None, :] * depth
         + jnp.arange(depth, dtype=jnp.int32)[:, None]
     )
-    minima = jnp.where((ids * group < valid)[:, None, :], minima, jnp.uint32(FAR))
+    minima = jnp.where((ids * group < size)[:, None, :], minima, jnp.uint32(FAR))
     column = jnp.sort(smallest(jnp.min(minima, axis=0), k)[1], axis=1)
     row = jnp.arange(num_queries, dtype=jnp.int32)[:, None]
     candidates = minima.transpose(1, 2, 0)[row, column].reshape(num_queries, k * depth)

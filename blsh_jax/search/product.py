@@ -48,11 +48,9 @@ def top_k(query_codes: Array, dictionary_codes: Array, k: int, interpret: Any = 
     return map_chunks(search, dictionary_codes, k)
 
 
-def _search_chunk(
-    query_codes: Array, chunk: Array, valid: Array, *, k: int, interpret: Any
-) -> Neighbors:
-    """Search one chunk, whose rows from ``valid`` on are padding."""
-    num_groups = max(-(-chunk.shape[0] // _GROUP), k)
+def _search_chunk(query_codes: Array, chunk: Array, *, k: int, interpret: Any) -> Neighbors:
+    size = chunk.shape[0]
+    num_groups = max(-(-size // _GROUP), k)
     padded = pad_rows(chunk, num_groups * _GROUP)
     vectors, groups = _bipolar(padded), codes_by_group(padded, _GROUP)
     starts = jnp.arange(num_groups, dtype=jnp.int32) * _GROUP
@@ -60,9 +58,9 @@ def _search_chunk(
     def search_block(queries: Array) -> Neighbors:
         best = group_maxima(_bipolar(queries), vectors, interpret).T
         # Any decreasing function of the product selects the same groups.
-        distances = jnp.where((starts < valid)[None, :], -best.astype(jnp.int32), jnp.int32(FAR))
+        distances = jnp.where((starts < size)[None, :], -best.astype(jnp.int32), jnp.int32(FAR))
         chosen = jnp.sort(smallest(distances, k)[1], axis=1)
-        return rescan(queries, groups, chosen, valid, k)
+        return rescan(queries, groups, chosen, size, k)
 
     block = power_of_two(query_codes.shape[0], 256, _QUERY_BLOCK)
     return map_query_blocks(search_block, query_codes, block)
