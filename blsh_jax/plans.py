@@ -44,7 +44,7 @@ class Bits(NamedTuple):
 
     Attributes:
         hasher: their hash functions, padded with betas of 0 to one length L', a multiple of 32: one
-            shape, hence one compilation and one rounding, however many bits are learned.
+            shape, hence one compilation, however many bits are learned.
         learned: () int32, how many they are.
     """
 
@@ -63,17 +63,19 @@ def weighted_agreement(frames: Array, bits: Bits) -> Array:
         (B, B) between -sum(beta) and sum(beta).
     """
 
-    def add_word(word, total):
-        part = jax.tree.map(
-            lambda a: jax.lax.dynamic_slice_in_dim(a, word * WORD_BITS, WORD_BITS), bits.hasher
-        )
-        code = codes.sign(codes.project(frames, part.projections, part.biases))
-        scaled = code * jnp.broadcast_to(part.betas, code.shape)
-        return total + jnp.matmul(scaled, code.T, precision=jax.lax.Precision.HIGHEST)
+    def of_words(words):
+        def compute(frames):
+            part = jax.tree.map(lambda array: array[: words * WORD_BITS], bits.hasher)
+            code = codes.sign(codes.project(frames, part.projections, part.biases))
+            scaled = code * jnp.broadcast_to(part.betas, code.shape)
+            return jnp.matmul(scaled, code.T, precision=jax.lax.Precision.HIGHEST)
 
-    size = frames.shape[0]
+        return compute
+
+    # Whole words make few static shapes; only as many as there are so far keep short codes cheap.
+    all_words = bits.hasher.num_bits // WORD_BITS
     words = (bits.learned + WORD_BITS - 1) // WORD_BITS
-    return jax.lax.fori_loop(0, words, add_word, jnp.zeros((size, size), frames.dtype))
+    return jax.lax.switch(words, [of_words(words) for words in range(all_words + 1)], frames)
 
 
 def pair_weights(ssm: Array, agreement: Array, beta_sum: Array) -> Array:
