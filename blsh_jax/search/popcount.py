@@ -1,4 +1,4 @@
-"""Exact Hamming search by XOR and popcount: the path of CPUs and of small dictionaries.
+"""Exact Hamming search by XOR and popcount: the path of CPUs and of all without a matrix path.
 
 Every distance is computed once, inside one fused kernel that keeps only the minimum of each group
 of consecutive codes. Only the K best groups are looked at again. Groups are themselves collected
@@ -25,10 +25,12 @@ from blsh_jax.search.blocks import (
 )
 from blsh_jax.search.groups import codes_by_group, rescan
 
-QUERY_BLOCK = 256  # with 256 columns, minima of one tile fill a quarter of a core's L2 cache
+# The minima of 256 queries by 256 columns fill a quarter of a core's L2 cache, and the codes of one
+# kernel, 16 words or a little more of each column, half of its L1 cache. Kernels of fewer words are
+# bound by their launches and not always vectorised.
+QUERY_BLOCK = 256
 _COLUMNS = 256
-_UNROLLED_WORDS = 16  # words per query in one kernel: fewer are bound by the launches, and 256
-# columns of many more leave the L1 cache
+_UNROLLED_WORDS = 16
 
 
 class Layout(NamedTuple):

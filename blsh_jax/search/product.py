@@ -79,8 +79,8 @@ def group_maxima(queries: Array, vectors: Array, interpret: Any = None) -> Array
     product; a third one feeds both. A block of the grid keeps one group and sees all queries.
 
     Args:
-        queries: (Q, L) bfloat16 of -1 and +1; Q a multiple of 256, L of 32 and
-            at most 32 MAX_WORDS.
+        queries: (Q, L) bfloat16 of -1 and +1; Q a multiple of 256, L of 32 and at most 32 times
+            MAX_WORDS.
         vectors: (N, L) likewise; N a multiple of g.
         interpret: Pallas interpreter parameters; static.
 
