@@ -1,0 +1,62 @@
+"""The notebooks: run at a tiny size, free of outputs, free of algorithms."""
+
+import ast
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+NAMES = ["bring_your_own_data", "colab_tpu", "walkthrough"]
+
+
+def cells(path):
+    """The code cells of a notebook."""
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def test_all_notebooks_are_here():
+    assert [path.stem for path in NOTEBOOKS] == NAMES
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_outputs_are_stripped(path):
+    nbformat.validate(nbformat.read(path, as_version=4))
+    for cell in cells(path):
+        assert cell.outputs == [] and cell.execution_count is None
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_cells_call_the_library_and_define_nothing(path):
+    for cell in cells(path):
+        source = "\n".join(
+            "pass"
+            if line.lstrip().startswith("%")
+            else line.replace("%timeit -o -q -r 3 -n 1 ", "")
+            for line in cell.source.splitlines()
+        )
+        indented = source.replace("\npass", "\n    pass")  # a magic below an `if`
+        for node in ast.walk(ast.parse(indented)):
+            assert not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.While)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_notebooks_run(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("BLSH_NOTEBOOK_SIZE", "tiny")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
+    root = Path(__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    for name in ("BLSH_SPEECH", "BLSH_NOISE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    book = nbformat.read(path, as_version=4)
+    NotebookClient(book, timeout=600, kernel_name="python3").execute()
+    run = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in run)
+    pictures = [o for cell in run for o in cell.outputs if "image/png" in o.get("data", {})]
+    assert pictures
+    errors = [o for cell in run for o in cell.outputs if o.output_type == "error"]
+    assert errors == []
