@@ -207,7 +207,7 @@ class Writer:
             AudioError: the samples are no floats or not finite, or cannot be stored.
         """
         samples = _checked_for_writing(self._path, signal)
-        with _named_errors(self._path, "not written"):
+        with _named_errors(self._path, "not written; is the disk full?"):
             self._file.write(_quantized(samples, self._file.subtype).T)
         self.num_samples += samples.shape[-1]
 
@@ -295,7 +295,7 @@ def default_subtype(path: Path, kind: str) -> str:
 
 def _check_written(path: Path, num_samples: int, kind: str) -> None:
     """Raises if the file does not hold what was written: some failures go unreported."""
-    if kind not in _INEXACT_KINDS and soundfile.info(path).frames != num_samples:
+    if kind not in _INEXACT_KINDS and soundfile.info(path).frames < num_samples:
         raise OSError("the file is incomplete: is the disk full?")
 
 

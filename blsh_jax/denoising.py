@@ -27,7 +27,7 @@ from blsh_jax.streaming import Stream
 # 8 s at a time: few enough samples for any memory, frames enough to keep the search busy, and one
 # compiled shape whatever the lengths.
 _BLOCK_HOPS = 512
-_FILE_BLOCK = 1 << 17
+_READ_SAMPLES = 1 << 17
 
 _Signal = TypeVar("_Signal", np.ndarray, Array)
 
@@ -169,7 +169,9 @@ def denoise(
     if not np.isfinite(signals).all():
         raise ValueError("noisy has NaN or infinite samples: replace them before denoising")
     denoiser = Denoiser(model, sample_rate, len(signals), dry_wet, max_attenuation_db)
-    speech = np.concatenate([denoiser.feed(signals), denoiser.flush()], axis=-1)
+    starts = range(0, signals.shape[-1], _READ_SAMPLES)
+    pieces = [denoiser.feed(signals[:, start : start + _READ_SAMPLES]) for start in starts]
+    speech = np.concatenate([*pieces, denoiser.flush()], axis=-1, dtype=signals.dtype)
     like = jnp.asarray if isinstance(noisy, Array) else np.asarray
     return like(speech.reshape(noisy.shape), dtype=noisy.dtype)
 
@@ -213,7 +215,7 @@ def denoise_file(
         with audio.writing(
             target, read.sample_rate, read.channels, subtype, kind, endian
         ) as written:
-            for block in read.blocks(_FILE_BLOCK):
+            for block in read.blocks(_READ_SAMPLES):
                 written.write(denoiser.feed(block))
                 if progress is not None:
                     progress(block.shape[-1] / read.sample_rate)

@@ -198,3 +198,47 @@ def test_find_audio_is_recursive_sorted_and_passes_over_hidden_names(tmp_path):
     assert found == ["a/deep/er/c.ogg", "a/z.Flac", "b.WAV"]
     with pytest.raises(audio.AudioError, match="no such folder"):
         audio.find_audio(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("size", [1, 999, 100_000])
+def test_blocks_side_by_side_are_the_file(tmp_path, size):
+    stereo = np.stack([_tone(), -_tone()])
+    with audio.writing(tmp_path / "x.flac", RATE, 2) as file:
+        for start in range(0, stereo.shape[1], 700):
+            file.write(stereo[:, start : start + 700])
+    with audio.reading(tmp_path / "x.flac") as file:
+        assert (file.sample_rate, file.channels, file.num_samples) == (RATE, 2, stereo.shape[1])
+        blocks = list(file.blocks(size)) if size > 1 else [next(file.blocks(1))]
+    assert {block.shape[1] for block in blocks[:-1]} <= {size}
+    joined = np.concatenate(blocks, axis=1)
+    np.testing.assert_allclose(joined, stereo[:, : joined.shape[1]], atol=2**-16)
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype", "bits"),
+    [("x.wav", "PCM_16", 16), ("x.flac", "PCM_24", 24), ("x.aiff", "PCM_S8", 8)],
+)
+def test_integers_are_rounded_to_the_nearest(tmp_path, name, subtype, bits):
+    steps = np.array([[0.0, 0.4, -0.4, 0.6, -0.6, 2.49, -3.49, 2.0 ** (bits - 1) + 5]])
+    audio.write(tmp_path / name, steps / 2 ** (bits - 1), RATE, subtype)
+    written = soundfile.read(tmp_path / name)[0] * 2 ** (bits - 1)
+    np.testing.assert_array_equal(written, [0, 0, 0, 1, -1, 2, -3, 2 ** (bits - 1) - 1])
+
+
+def test_32_bits_come_through(tmp_path):
+    steps = np.random.default_rng(0).integers(-(2**31), 2**31, (2, 500))
+    audio.write(tmp_path / "x.wav", steps / 2.0**31, RATE, "PCM_32")
+    with audio.reading(tmp_path / "x.wav") as file:
+        (block,) = file.blocks(1000)
+    np.testing.assert_array_equal(block * 2.0**31, steps)
+
+
+@pytest.mark.parametrize("rates", [(44_100, 16_000), (16_000, 48_000), (16_000, 16_000)])
+def test_resampling_in_pieces_is_resampling_the_whole(rates):
+    noise = np.random.default_rng(0).standard_normal((2, 10_007)).astype(np.float32)
+    resampler = audio.Resampler(*rates, 2)
+    pieces = [resampler.feed(piece) for piece in np.split(noise, [1, 1, 5000, 9999], axis=1)]
+    pieces.append(resampler.feed(np.zeros((2, 0), np.float32), last=True))
+    joined = np.concatenate(pieces, axis=1)
+    whole = audio.resample(noise, *rates, num_samples=joined.shape[1])
+    np.testing.assert_allclose(joined, whole, atol=1e-6)

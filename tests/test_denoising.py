@@ -64,7 +64,7 @@ def test_the_result_is_that_of_the_batch_path(used):
 
 
 @pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("shape", [(1,), (480,), (3, 5001)])
+@pytest.mark.parametrize("shape", [(1,), (2, 5001)])
 def test_shape_kind_and_dtype_come_back(used, rate, shape):
     noisy = noise(*shape, dtype=np.float64)
     for like in (noisy, noisy.astype(np.float32), jnp.asarray(noisy, jnp.float32)):
@@ -181,7 +181,7 @@ def test_files_keep_their_format_and_dry_samples_to_the_last_bit(
 
 
 def test_a_file_comes_out_like_its_samples(used, tmp_path, monkeypatch):
-    monkeypatch.setattr(denoising, "_FILE_BLOCK", 1000)
+    monkeypatch.setattr(denoising, "_READ_SAMPLES", 1000)
     noisy = noise(2, 30_001)
     audio.write(tmp_path / "x.wav", noisy, 44100, "FLOAT")
     heard = []
@@ -206,7 +206,7 @@ def test_memory_is_bounded_by_the_block_not_by_the_file(used, tmp_path, monkeypa
     audio.write(tmp_path / "x.wav", noisy, 16000)
     taken = []
     feed = denoising.Denoiser.feed
-    monkeypatch.setattr(denoising, "_FILE_BLOCK", 10_000)
+    monkeypatch.setattr(denoising, "_READ_SAMPLES", 10_000)
     monkeypatch.setattr(
         denoising.Denoiser,
         "feed",
@@ -257,7 +257,7 @@ def test_a_full_disk_keeps_what_was_there(used, tmp_path, name):
     denoising.denoise(noise(2, 10), 16000, used)  # compiled and cached before the limit
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
-        with pytest.raises(audio.AudioError, match=rf"{name}: not written"):
+        with pytest.raises(audio.AudioError, match=rf"{name}: not written.*full"):
             denoising.denoise_file(tmp_path / "x.wav", tmp_path / name, used)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -46,9 +46,7 @@ def build(compiler, folder, *options):
     return program
 
 
-@pytest.mark.parametrize(
-    ("kind", "context"), [("magnitude", 1), ("magnitude", 5), ("mel", 3), ("log_mel", 3)]
-)
+@pytest.mark.parametrize(("kind", "context"), [("magnitude", 1), ("mel", 5), ("log_mel", 3)])
 def test_c_gives_the_streams_output(compiler, tmp_path, kind, context):
     used = random_model(kind, context)
     files = export.write_c(used, tmp_path)
