@@ -12,7 +12,6 @@ projections with every dictionary, unless --nofresh_projections keeps one draw f
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,8 +99,7 @@ def figure3(
         raise ValueError(f"length {too_long[0]}: the model has {config.fit.num_bits} bits")
     bench = Workbench(protocol, config, cache)
     hashers = _hashers(bench, chosen)
-    hashed = _hash_all(bench, list(hashers.values()))
-    hashed = dict(zip(hashers, hashed[0], strict=True)), hashed[1]
+    encoded, packed = _hash_all(bench, hashers)
     rows = []
     for name, mixtures in protocol.tests.items():
         tests = _as_one_batch(mixtures, config)
@@ -117,7 +115,7 @@ def figure3(
                     place = {"key": key, "fraction": fraction, "subset": subset}
                     place |= {"lengths": chosen.lengths, "neighbors": config.num_neighbors}
                     curve = functools.partial(
-                        _curve, tests, queries[key], hashed[0][key], hashed[1], place, config
+                        _curve, tests, queries[key], encoded[key], packed, place, config
                     )
                     runs.append(cache.record("curve", settings | place, curve))
                     print(f"{name} {method} {fraction} {subset}: {runs[-1][-1]:.2f}", flush=True)
@@ -136,8 +134,28 @@ def _hashers(bench: Workbench, chosen: Figure3Config) -> dict[tuple[str, int], c
     return found
 
 
-def _hash_all(bench: Workbench, hashers: Sequence[codes.Hasher]):
-    return training.hash_frames(bench.protocol.train, hashers, bench.config, progress=True)
+def _hash_all(
+    bench: Workbench, hashers: dict[tuple[str, int], codes.Hasher]
+) -> tuple[dict[tuple[str, int], np.ndarray], np.ndarray]:
+    """Codes of all training frames under every hasher, and the frames' masks; cached."""
+    fit, longest = bench.fit_settings(bench.config.fit), max(h.num_bits for h in hashers.values())
+    made: dict[Any, np.ndarray] = {}
+
+    def make(name: Any) -> dict[str, np.ndarray]:
+        # The first result that is not cached takes the others along: one pass over the mixtures.
+        if name not in made:
+            codes_, made["masks"] = training.hash_frames(
+                bench.protocol.train, list(hashers.values()), bench.config, progress=True
+            )
+            made.update(zip(hashers, codes_, strict=True))
+        return {"rows": made[name]}
+
+    encoded = {}
+    for key in hashers:
+        settings = bench.settings(hasher=key, num_bits=longest, fit=fit if key[0] == "blsh" else 0)
+        encoded[key] = bench.cache.arrays("codes", settings, functools.partial(make, key))["rows"]
+    packed = bench.cache.arrays("masks", bench.settings(), functools.partial(make, "masks"))
+    return encoded, packed["rows"]
 
 
 def _as_one_batch(mixtures: Mixtures, config: TrainConfig) -> TestSet:

@@ -72,16 +72,14 @@ def figure2(record: dict[str, Any], matrices: dict[str, np.ndarray]) -> Figure:
     for axis, name in zip(axes[0], first, strict=False):
         title = "target" if name == "target" else f"codes, L = {name.removeprefix('codes_')}"
         image = _draw(axis, matrices[name], title, "magma")
-    figure.colorbar(image, ax=list(axes[0]), label="similarity", shrink=0.8)
+    figure.colorbar(image, ax=list(axes[0]), label="similarity", location="left", shrink=0.8)
     for axis, name in zip(axes[1], second, strict=False):
         title = f"weights after bit {name.removeprefix('weights_')}"
         image = _draw(axis, matrices[name], title, "viridis")
-    figure.colorbar(image, ax=list(axes[1][:-1]), label="weight / largest", shrink=0.8)
+    figure.colorbar(image, ax=list(axes[1]), label="weight / largest", location="left", shrink=0.8)
     _draw_errors(axes[1][-1], record["results"])
     for axis in [*axes[0][len(first) :], *axes[1][len(second) : -1]]:
         axis.set_visible(False)
-    for row in axes:
-        row[0].set_ylabel("frame")
     return figure
 
 
@@ -113,6 +111,7 @@ def digest(record: dict[str, Any]) -> str:
 def _draw(axis, matrix: np.ndarray, title: str, colors: str):
     axis.set_title(title, fontsize=9)
     axis.set_xlabel("frame")
+    axis.set_ylabel("frame")
     return axis.imshow(
         matrix.astype(np.float32), vmin=0, vmax=1, cmap=colors, interpolation="nearest"
     )
@@ -120,11 +119,16 @@ def _draw(axis, matrix: np.ndarray, title: str, colors: str):
 
 def _draw_errors(axis, rows: list[dict[str, Any]]) -> None:
     for method, color in (("blsh", "tab:blue"), ("lsh", "tab:orange")):
-        points = [(r["num_bits"], r["error"]) for r in rows if r["method"] == method]
-        length, error = np.array(points).T
+        names = ("num_bits", "error", "unexplained")
+        points = [[r[name] for name in names] for r in rows if r["method"] == method]
+        length, error, share = np.array(points).T
         axis.loglog(length, error, color=color, marker="o", markersize=3, label=method.upper())
+        label = f"{method.upper()}, share unexplained"
+        axis.loglog(length, share, "--", color=color, marker="o", markersize=3, label=label)
     axis.set_title("error of the approximation", fontsize=9)
     axis.set_xlabel("bits of a code, L")
-    axis.set_ylabel("mean squared error")
+    axis.set_ylabel("mean squared error, or share")
     axis.grid(alpha=0.3, which="both")
-    axis.legend(fontsize=8)
+    # Room for the legend below the curves.
+    axis.set_ylim(bottom=axis.get_ylim()[0] / 5)
+    axis.legend(fontsize=7, loc="lower left")

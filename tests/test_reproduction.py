@@ -19,7 +19,9 @@ CONFIG = config.TrainConfig(
     max_fit_frames=1500,
     held_back=0.3,
 )
-FC = config.NetworkConfig("fc", 1, 32, segment_frames=30, batch_segments=8, max_epochs=4)
+FC = config.NetworkConfig(
+    "fc", 1, 32, learning_rate=0.01, segment_frames=30, batch_segments=8, max_epochs=15
+)
 NETWORKS = {"fc": FC, "blstm": dataclasses.replace(FC, kind="blstm", num_units=12)}
 # The cosine variant takes the same way as the one by cross-entropy.
 TESTED = tuple(method for method in table1.SYSTEMS if method != "blsh_cosine")
@@ -135,7 +137,8 @@ def test_figure3_has_every_point(points):
 def test_a_point_of_figure3_is_what_separation_gives(points, mixtures, cache):
     bench = workbench.Workbench(mixtures, CONFIG, cache)
     hasher = bench.model(CONFIG.fit).hasher
-    (encoded,), packed = figure3._hash_all(bench, [hasher])
+    encoded, packed = figure3._hash_all(bench, {("blsh", 0): hasher})
+    encoded = encoded["blsh", 0]
     # The subset is found again by its rule: the first of the permutation of that number, sorted.
     order = np.random.default_rng([CONFIG.seed, 1]).permutation(len(encoded))
     subset = np.sort(order[: round(0.4 * len(encoded))])
@@ -176,9 +179,10 @@ def second(mixtures, cache):
 
 def test_figure2_error_falls_with_the_length(second):
     rows, _ = second
-    blsh = [row["error"] for row in rows if row["method"] == "blsh"]
-    assert blsh[-1] < 0.5 * blsh[0]
-    lsh = [row["error"] for row in rows if row["method"] == "lsh"]
+    for name in ("error", "unexplained"):
+        blsh = [row[name] for row in rows if row["method"] == "blsh"]
+        assert blsh[-1] < 0.8 * blsh[0]
+    lsh = [row["unexplained"] for row in rows if row["method"] == "lsh"]
     assert blsh[-1] < lsh[-1]
 
 
