@@ -169,9 +169,7 @@ def denoise(
     if not np.isfinite(signals).all():
         raise ValueError("noisy has NaN or infinite samples: replace them before denoising")
     denoiser = Denoiser(model, sample_rate, len(signals), dry_wet, max_attenuation_db)
-    starts = range(0, signals.shape[-1], _READ_SAMPLES)
-    pieces = [denoiser.feed(signals[:, start : start + _READ_SAMPLES]) for start in starts]
-    speech = np.concatenate([*pieces, denoiser.flush()], axis=-1, dtype=signals.dtype)
+    speech = _denoise_whole(denoiser, signals)
     like = jnp.asarray if isinstance(noisy, Array) else np.asarray
     return like(speech.reshape(noisy.shape), dtype=noisy.dtype)
 
@@ -221,6 +219,13 @@ def denoise_file(
                     progress(block.shape[-1] / read.sample_rate)
             written.write(denoiser.flush())
     return written.num_samples / read.sample_rate
+
+
+def _denoise_whole(denoiser: Denoiser, signals: np.ndarray) -> np.ndarray:
+    """(C, n) samples through a new denoiser, in pieces, so that little is in work at a time."""
+    starts = range(0, signals.shape[-1], _READ_SAMPLES)
+    pieces = [denoiser.feed(signals[:, start : start + _READ_SAMPLES]) for start in starts]
+    return np.concatenate([*pieces, denoiser.flush()], axis=-1, dtype=signals.dtype)
 
 
 def _target_format(
