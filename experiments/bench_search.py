@@ -2,8 +2,8 @@
 
     python -m experiments.bench_search --output bench.json [--model model.npz]
 
-Takes about five minutes on two cores. Expect 4 to 10 times FAISS's IndexBinaryFlat on two cores
-with AVX-512 and 20 times or more naive `lax.top_k`. Runs of ours and of a reference take turns;
+Takes about five minutes on two cores. Expect 2.5 to 12 times FAISS's IndexBinaryFlat on two cores
+with AVX-512 and 6 times or more naive `lax.top_k`. Runs of ours and of a reference take turns;
 `core_ratio` compares seconds of processor time instead of seconds on the clock, which other work on
 the machine disturbs less. FAISS and torch are optional (`pip install blsh_jax[bench]`); what is
 missing is left out. With --model, the codes of the model's dictionary are searched as well: some of
