@@ -140,7 +140,7 @@ def text(facts: dict[str, Any], one_core: bool) -> str:
         f"model      {facts['bits']} bits, {facts['dictionary_frames']} dictionary frames, "
         f"{facts['neighbors']} neighbours",
         f"features   {facts['features']}{reach}, {facts['sample_rate']} Hz",
-        *(f"trained on {name}: {source}" for name, source in facts["trained_on"].items()),
+        *_sources(facts["trained_on"]),
         f"bytes      {sum(sizes.values()):,} ("
         + ", ".join(f"{name} {value:,}" for name, value in sizes.items())
         + f"); {facts['state_bytes']:,} of state for each stream",
@@ -153,6 +153,15 @@ def text(facts: dict[str, Any], one_core: bool) -> str:
         f"{facts['real_time_factor_files']:.4f} in blocks, on {where}",
     ]
     return "\n".join(lines)
+
+
+def _sources(provenance: dict[str, Any]) -> list[str]:
+    """What a model was trained on, a line each for speech and noise."""
+    return [
+        f"{name:<10} " + ", ".join(f"{key} {value}" for key, value in provenance[name].items())
+        for name in ("speech", "noise")
+        if isinstance(provenance.get(name), dict)
+    ]
 
 
 def _real_fft_operations(length: int) -> int:

@@ -1,5 +1,6 @@
 """The blsh command in its own process."""
 
+import dataclasses
 import io
 import json
 import signal
@@ -21,7 +22,8 @@ RATE = 16000
 def used(tmp_path_factory):
     """A small model, as a file."""
     path = tmp_path_factory.mktemp("small") / "model.npz"
-    model.save(random_model(), path)
+    provenance = {"speech": {"layout": "made up", "licence": "none"}}
+    model.save(dataclasses.replace(random_model(), provenance=provenance), path)
     return path
 
 
@@ -174,7 +176,12 @@ def test_info_states_bytes_operations_latency_and_speed(used):
     assert facts["operations_per_frame"]["search"] == 2 * 300 * 2
     assert 0 < facts["real_time_factor_live"] < 1
     text = blsh("info", f"--model={used}").stdout
-    for part in ("40 bits", "latency    48 ms (768 samples)", "real-time factor"):
+    for part in (
+        "40 bits",
+        "speech     layout made up, licence none",
+        "latency    48 ms (768 samples)",
+        "real-time factor",
+    ):
         assert part in text
 
 

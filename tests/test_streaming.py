@@ -72,8 +72,8 @@ def test_feed_and_flush_give_the_signal_back_aligned(used, hops, length):
 
 
 def test_nothing_is_held_back_longer_than_the_latency_and_a_hop(used):
-    stream = streaming.Stream(used, channels=3)
-    noisy, given = speech_like(9000, channels=3), 0
+    stream = streaming.Stream(used, channels=1)
+    noisy, given = speech_like(9000, channels=1), 0
     for start in range(0, 9000, 100):
         given += stream.feed(noisy[:, start : start + 100]).shape[-1]
         fed = start + 100
@@ -93,10 +93,9 @@ def test_the_floor_limits_what_is_taken_away(used):
     untouched = streaming.Stream(used, floor=1.0)
     out = np.concatenate([untouched.feed(noisy), untouched.flush()])
     np.testing.assert_allclose(out, noisy, atol=1e-6)
-    state = streaming.init(used.config)
-    _, output = streaming.advance(used, state, jnp.asarray(noisy[None, : 30 * HOP]), 0.25)
-    settled = np.asarray(output.high_gain)[:, streaming.latency(used.config) :]
-    assert settled.min() >= 0.25 - 1e-6 and settled.max() <= 1 + 1e-6
+    floored = streaming.Stream(used, channels=1, floor=0.25)
+    gain = floored.feed_rows(noisy[None])[1]
+    assert gain.shape[1] > 20 * HOP and gain.min() >= 0.25 - 1e-6 and gain.max() <= 1 + 1e-6
 
 
 def test_steps_vmap():
