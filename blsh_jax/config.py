@@ -161,7 +161,7 @@ class NetworkConfig:
     num_units: int = 1024
     dropout: float = 0.2
     learning_rate: float = 1e-3
-    batch_segments: int = 32
+    batch_segments: int = 8
     segment_frames: int = 100
     max_segments: int = 20_000
     max_epochs: int = 100
