@@ -1,0 +1,126 @@
+r"""One suspect at a time: why a claim of the paper comes out as it does here.
+
+    python -m experiments.variations --speech DIR --noise DIR --open_speech DIR --open_noise DIR \
+        --output variations.json [--cache DIR]
+
+Takes half an hour on two CPU cores. Scores BLSH and LSH with everything as configured, then with
+one thing changed: the width of the target, the target itself, the pair metric, where hyperplanes of
+LSH pass, and, for the open set, the noise alone (the open speech in the training noises).
+"""
+
+import dataclasses
+from typing import Any
+
+from absl import app, flags
+
+from blsh_jax import config as configs
+from blsh_jax import records
+from blsh_jax.config import TrainConfig
+from blsh_jax.corpora import Mixtures, make_mixtures
+from experiments import flags as launch
+from experiments import protocol as protocols
+from experiments.cache import Cache
+from experiments.protocol import Protocol
+from experiments.workbench import Workbench, random_dictionary, searching
+
+# Suspect and value to what is changed in the fit.
+FITS: dict[tuple[str, Any], dict[str, Any]] = {
+    ("sigma2", 0.9): {"sigma2": 0.9},
+    ("target", "cosine"): {"target": "cosine"},
+    ("metric", "cross_entropy"): {"metric": "cross_entropy"},
+}
+_COLUMNS = ["suspect", "value", "set", "method", "num_bits", "sdr"]
+
+
+def variations(
+    protocol: Protocol,
+    config: TrainConfig,
+    lengths: tuple[int, ...],
+    cache: Cache,
+) -> list[dict[str, Any]]:
+    """Rows of scores, one thing changed in each.
+
+    Args:
+        protocol: the mixtures.
+        config: what nothing is changed in at first; as many bits as the baseline needs.
+        lengths: code lengths.
+        cache: where intermediate results are kept.
+    """
+    bench = Workbench(protocol, config, cache)
+    rows = _scores(bench, "none", "as configured", lengths)
+    for (suspect, value), changes in FITS.items():
+        fit = dataclasses.replace(config.fit, num_bits=max(lengths), **changes)
+        changed = dataclasses.replace(config, fit=fit)
+        rows += _scores(Workbench(protocol, changed, cache), suspect, value, lengths)
+    rows += _scores(bench, "hyperplanes of LSH", "random", lengths, "lsh")
+    rows += _scores(bench, "hyperplanes of LSH", "random through the origin", lengths, "lsh_origin")
+    if "open" in protocol.tests:
+        known = Workbench(_known_noise(protocol), config, cache)
+        rows += _scores(known, "noise of the open set", "training noises", lengths)
+        rows += _scores(known, "noise of the open set", "training noises", lengths, "lsh")
+    return rows
+
+
+def _scores(
+    bench: Workbench, suspect: str, value: Any, lengths: tuple[int, ...], method: str = "blsh"
+) -> list[dict[str, Any]]:
+    """Rows of one method at several lengths on all test sets."""
+    config, model = bench.config, bench.model(bench.config.fit)
+    if method == "blsh":
+        longest, settings = model.dictionary, bench.fit_settings(config.fit)
+    else:
+        centered = method == "lsh"
+        longest = random_dictionary(model, max(lengths), config.seed, centered=centered)
+        settings = {"centered": centered, "longest": max(lengths)}
+    rows = []
+    for length in lengths:
+        system = searching(method, length, longest.prefix(length), config, config.features)
+        for name, mixtures in bench.protocol.tests.items():
+            row = bench.score(name, system, mixtures, settings)
+            rows.append({"suspect": suspect, "value": value, "set": name} | row)
+    return rows
+
+
+def _known_noise(protocol: Protocol) -> Protocol:
+    """The open speech in the training noises, and nothing else."""
+    opened, noise = protocol.tests["open"], protocol.train.noise
+    mixtures: Mixtures = make_mixtures(
+        opened.speech, noise, opened.snr_db, opened.seed, max_mixtures=len(opened)
+    )
+    return dataclasses.replace(protocol, tests={"open speech, training noise": mixtures})
+
+
+def _define_flags() -> None:
+    protocols.define_flags()
+    launch.define_output("Record to write (.json).")
+    launch.define_train_config()
+    flags.DEFINE_list("lengths", ["25", "50", "150"], "Code lengths to score.")
+
+
+def main(argv: list[str]) -> None:
+    """Flags, library, record."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    values, config = flags.FLAGS, launch.train_config()
+    lengths = tuple(int(length) for length in values.lengths)
+    protocol = protocols.from_flags(config)
+    rows = variations(protocol, config, lengths, Cache(values.cache))
+    record = {
+        "results": rows,
+        "config": configs.to_dict(config)
+        | {"lengths": lengths, "protocol": values.protocol}
+        | protocols.describe(protocol),
+        "environment": records.environment(),
+    }
+    records.write_json(values.output, record)
+    print(records.table(rows, _COLUMNS))
+
+
+def run() -> None:
+    """Entry point."""
+    _define_flags()
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()
