@@ -4,6 +4,7 @@ Functions make figures; ``save`` writes one to a file, ``report.picture`` puts o
 """
 
 import io
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,8 +27,19 @@ _COLOURS = 256  # of a picture: a third of the bytes, and no difference to see
 _RANGE_DB = 70.0
 # One picture to a panel: this size is readable on a phone, where it fills the width.
 _SINGLE = (4.6, 2.9)
-_NAMES = {"blsh": "BLSH", "lsh": "LSH", "knn": "KNN, raw spectra", "noisy": "unprocessed mixture"}
-_NAMES |= {"ibm": "ideal binary mask", "irm": "ideal ratio mask"}
+_NAMES = {
+    "noisy": "noisy",
+    "lsh": "LSH",
+    "blsh": "BLSH",
+    "knn": "KNN on raw spectra",
+    "ibm": "oracle",
+    "irm": "ideal ratio mask",
+}
+
+
+def name(method: str) -> str:
+    """What people call a method; one that is not known here keeps its name."""
+    return _NAMES.get(method, method)
 
 
 def self_similarity(target: np.ndarray, learned: Mapping[str, np.ndarray]) -> Figure:
@@ -132,16 +144,16 @@ def sdr_over_bits(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """
     figure = Figure(figsize=(5.4, 4.2), layout="constrained")
     axis = figure.subplots()
-    lines = iter(("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1))))
+    lines = itertools.cycle(("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1))))
     for method in dict.fromkeys(row["method"] for row in rows):
         chosen = [row for row in rows if row["method"] == method]
         if chosen[0]["num_bits"] is None:
             style = next(lines)
-            axis.axhline(chosen[0]["sdr"], color="0.4", linestyle=style, label=_NAMES[method])
+            axis.axhline(chosen[0]["sdr"], color="0.4", linestyle=style, label=name(method))
         else:
             chosen = sorted(chosen, key=lambda row: row["num_bits"])
             bits, sdr = zip(*((row["num_bits"], row["sdr"]) for row in chosen), strict=True)
-            axis.plot(bits, sdr, marker="o", label=_NAMES[method])
+            axis.plot(bits, sdr, marker="o", label=name(method))
     axis.set_xlabel("code length L (bits)")
     axis.set_ylabel("SDR (dB)")
     axis.grid(alpha=0.3)

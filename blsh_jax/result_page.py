@@ -28,8 +28,6 @@ _COLUMNS = {
     "si_sdr": "SI-SDR (dB)",
     "utterances": "mixtures",
 }
-_NAMES = {"noisy": "noisy", "knn": "KNN on raw spectra", "ibm": "oracle", "irm": "ideal ratio mask"}
-_NAMES |= {"lsh": "LSH", "blsh": "BLSH"}
 _ABOUT_MATRICES = (
     "Every frame of the first mixture above is compared with every other one; both axes are time. "
     "The target is what the codes were trained to reproduce. A code's matrix is the weighted share "
@@ -124,7 +122,7 @@ def write(
         shown: of ``examples``.
         model: what was evaluated.
     """
-    named = [dict(row) | {"method": _NAMES[row["method"]]} for row in rows]
+    named = [dict(row) | {"method": plots.name(row["method"])} for row in rows]
     curve = plots.sdr_over_bits(rows)
     scores = Section(
         "Scores",
@@ -159,7 +157,7 @@ def _heard(system: System, batch: Batch, rows: Sequence[int], stft: StftConfig) 
     estimate = system.estimate(speech, noise)
     mask = None if system.mask is None else np.asarray(system.mask(speech, noise))
     sdr = _sdr(speech, noise, estimate, batch.lengths)
-    title = _NAMES[system.method] + (f", {system.num_bits} bits" if system.num_bits else "")
+    title = plots.name(system.method) + (f", {system.num_bits} bits" if system.num_bits else "")
     sounds = []
     for row in rows:
         length = int(batch.lengths[row])

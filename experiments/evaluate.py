@@ -4,13 +4,14 @@
 
 Prints a table of SDR, SIR, SAR and SI-SDR in dB, means weighted by utterance length as published,
 and writes it with configuration, versions and device. --part closed takes the held-back last part
-of each utterance: with the training corpora that is the closed test set.
+of each utterance: with the training corpora that is the closed test set. --report writes a page to
+hear and see it: players, spectrograms, masks, self-similarity matrices and scores in one file.
 """
 
 from absl import app, flags
 
 from blsh_jax import config as configs
-from blsh_jax import corpora, evaluation, model, records
+from blsh_jax import corpora, evaluation, model, records, result_page
 from experiments import flags as launch
 
 _COLUMNS = ["method", "num_bits", "sdr", "sir", "sar", "si_sdr", "sdr_std", "utterances", "seconds"]
@@ -20,6 +21,7 @@ def _define_flags() -> None:
     flags.DEFINE_string("model", None, "Model file of experiments.train.", required=True)
     launch.define_corpora()
     launch.define_output("Record to write (.json).")
+    flags.DEFINE_string("report", None, "Page to write (.html), with sounds of two mixtures.")
     flags.DEFINE_list("methods", list(evaluation.METHODS), "Which systems to compare.")
     flags.DEFINE_list("num_bits", ["25", "50", "150"], "Code lengths of blsh and lsh.")
     flags.DEFINE_enum("part", "whole", ["whole", "closed"], "Whole utterances, or held-back parts.")
@@ -63,6 +65,10 @@ def main(argv: list[str]) -> None:
     }
     records.write_json(values.output, record)
     print(records.table(rows, _COLUMNS))
+    if values.report:
+        lead = f"{len(mixtures)} mixtures at {values.snr_db:g} dB, scored by {values.scorer}."
+        shown = result_page.examples(systems, mixtures, trained.config.stft)
+        result_page.write(values.report, "Separation scores", lead, rows, shown, trained)
 
 
 def _lengths(texts: list[str], available: int) -> list[int]:

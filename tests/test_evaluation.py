@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from blsh_jax import corpora, evaluation, spectra
+from blsh_jax import corpora, evaluation, masks, spectra
 from blsh_jax.model import ModelError
 
 ALL = ("noisy", "lsh", "blsh", "knn", "ibm", "irm")
@@ -37,7 +37,8 @@ def test_methods_differ_as_they_should(rows):
     sdr = {system: row["sdr"] for system, row in rows.items()}
     assert abs(sdr["noisy", None]) < 1.0
     assert sdr["noisy", None] < sdr["lsh", 25] < sdr["blsh", 25] < sdr["ibm", None]
-    assert sdr["blsh", 50] > sdr["lsh", 50]
+    for method in ("lsh", "blsh"):
+        assert sdr[method, 50] > sdr[method, 25]
     assert sdr["ibm", None] > sdr["knn", None] + 1.0
 
 
@@ -53,7 +54,7 @@ def test_masks_are_those_behind_the_estimates(trained, held_back):
         mask = system.mask(speech, noise)
         assert mask.shape == mixture.shape
         assert 0 <= float(mask.min()) < float(mask.max()) <= 1
-        masked = spectra.istft(mask * mixture, speech.shape[-1], stft)
+        masked = spectra.istft(masks.apply_mask(mask, mixture), speech.shape[-1], stft)
         np.testing.assert_allclose(masked, system.estimate(speech, noise), atol=1e-5)
 
 

@@ -1,7 +1,11 @@
 import io
+import json
 import shutil
+import subprocess
+import sys
 import urllib.request
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +13,7 @@ import soundfile
 from browser import Browser
 from matplotlib.figure import Figure
 
-from blsh_jax import evaluation, report, result_page
+from blsh_jax import audio, evaluation, plots, report, result_page
 from blsh_jax.config import StftConfig
 from blsh_jax.report import Section, Sound
 
@@ -156,3 +160,30 @@ def test_chromium_plays_the_page(page, tmp_path):
             assert browser.evaluate("document.images[1].getBoundingClientRect().width") > 250
             assert browser.requests() == [path.as_uri()]
             assert browser.complaints() == []
+
+
+def test_the_evaluation_writes_a_page(model_file, synthetic, tmp_path):
+    for kind, loaded in zip(("speech", "noise"), synthetic, strict=True):
+        for signal, recording in zip(loaded.signals[:3], loaded.recordings[:3], strict=True):
+            audio.write(tmp_path / kind / f"{recording.key}.wav", signal, RATE)
+    command = [sys.executable, "-m", "experiments.evaluate", f"--model={model_file}"]
+    command += [f"--{kind}={tmp_path / kind}" for kind in ("speech", "noise")]
+    command += ["--methods=noisy,blsh,ibm", "--num_bits=20", "--max_mixtures=2"]
+    command += [f"--output={tmp_path / 'scores.json'}", f"--report={tmp_path / 'report.html'}"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
+    assert done.returncode == 0, done.stderr
+    elements = Elements((tmp_path / "report.html").read_text())
+    assert len(elements.named("audio")) == 2 * 4
+    text = "".join(elements.text)
+    for row in json.loads((tmp_path / "scores.json").read_text())["results"]:
+        assert f"{row['sdr']:.2f}" in text
+
+
+def test_scores_without_codes_are_lines_and_unknown_methods_keep_their_names():
+    rows = [{"method": "mine", "num_bits": None, "sdr": 3.0}]
+    rows += [{"method": "blsh", "num_bits": bits, "sdr": bits / 10} for bits in (50, 25)]
+    axis = plots.sdr_over_bits(rows).axes[0]
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
+    assert lines["BLSH"] == [[25, 2.5], [50, 5.0]]
+    assert [y for _, y in lines["mine"]] == [3.0, 3.0]
