@@ -17,10 +17,16 @@ from blsh_jax._version import __version__
 from blsh_jax.boosting import FitInfo, fit
 from blsh_jax.codes import Hasher, encode, random_hasher
 from blsh_jax.config import FeatureConfig, FitConfig, StftConfig, TrainConfig
-from blsh_jax.denoising import denoise
+from blsh_jax.denoising import Denoiser, denoise
 from blsh_jax.metrics import BssEval, bss_eval, si_sdr
 from blsh_jax.model import Model, load, load_shipped, save
-from blsh_jax.search import Neighbors, cosine_top_k, hamming_top_k
+from blsh_jax.search import (
+    Neighbors,
+    cosine_top_k,
+    hamming_top_k,
+    sharded_hamming_top_k,
+    weighted_hamming_top_k,
+)
 from blsh_jax.separation import (
     Dictionary,
     SpectralDictionary,
@@ -28,9 +34,11 @@ from blsh_jax.separation import (
     estimate_mask,
     separate,
 )
+from blsh_jax.streaming import Stream
 
 __all__ = [
     "BssEval",
+    "Denoiser",
     "Dictionary",
     "FeatureConfig",
     "FitConfig",
@@ -40,6 +48,7 @@ __all__ = [
     "Neighbors",
     "SpectralDictionary",
     "StftConfig",
+    "Stream",
     "TrainConfig",
     "__version__",
     "bss_eval",
@@ -55,5 +64,7 @@ __all__ = [
     "random_hasher",
     "save",
     "separate",
+    "sharded_hamming_top_k",
     "si_sdr",
+    "weighted_hamming_top_k",
 ]

@@ -188,7 +188,7 @@ def _mel_tables(config: TrainConfig) -> Iterator[str]:
     yield _table("int16_t", "blsh_mel_first", np.array([a for a, _ in spans]))
     yield _table("int16_t", "blsh_mel_end", np.array([b + 1 for _, b in spans]))
     yield _table("float", "blsh_mel_weights", np.concatenate(weights))
-    yield f"#define BLSH_LOG_MEL_RANGE_DB {spectra._LOG_MEL_RANGE_DB}f\n"
+    yield f"#define BLSH_LOG_MEL_RANGE_DB {spectra.LOG_MEL_RANGE_DB}f\n"
 
 
 def _table(kind: str, name: str, values: np.ndarray | Array) -> str:

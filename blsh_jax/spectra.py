@@ -19,7 +19,7 @@ from blsh_jax.config import FeatureConfig, StftConfig
 
 # Log-mel values are taken relative to the loudest band of the frame and cut this far below it, so
 # that they do not depend on the recording level and never reach log(0).
-_LOG_MEL_RANGE_DB = 60.0
+LOG_MEL_RANGE_DB = 60.0
 
 
 def num_frames(num_samples: int, config: StftConfig) -> int:
@@ -193,11 +193,12 @@ def mel_filters(num_mels: int, config: StftConfig) -> np.ndarray:
 
 
 def _log_mel(mel: Array) -> Array:
-    """Decibels above the floor: 0 at ``_LOG_MEL_RANGE_DB`` below the frame's loudest band."""
+    """Decibels above the floor: 0 at ``LOG_MEL_RANGE_DB`` below the frame's loudest band."""
     peak = jnp.max(mel, axis=-1, keepdims=True)
     relative = mel / jnp.where(peak > 0, peak, jnp.ones_like(peak))
-    floor = 10 ** (-_LOG_MEL_RANGE_DB / 20)
-    return 20 * jnp.log10(jnp.maximum(relative, floor)) + _LOG_MEL_RANGE_DB
+    floor = 10 ** (-LOG_MEL_RANGE_DB / 20)
+    # Exactly 0 at the floor, compiled or not, so that a silent frame has no direction.
+    return 20 * jnp.log10(jnp.maximum(relative / floor, 1.0))
 
 
 def _lead_frames(config: StftConfig) -> int:

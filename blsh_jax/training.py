@@ -39,6 +39,7 @@ def train(
     config: TrainConfig,
     provenance: dict[str, Any],
     progress: bool = False,
+    **options: Any,
 ) -> tuple[Model, boosting.FitInfo]:
     """Draw a dictionary from mixtures, learn projections on its frames, hash it.
 
@@ -47,6 +48,7 @@ def train(
         config: the whole run.
         provenance: what the model file should say of the data.
         progress: show progress bars.
+        **options: of ``boosting.fit``: ``plan``, ``mesh``, ``checkpoint``, ``log``.
 
     Returns:
         The model, with its frames, and the course of the training.
@@ -56,11 +58,15 @@ def train(
 
     Source: [ICASSP20] Algorithm 2 and section 4.
     """
-    return learn(sample_frames(mixtures, config, progress), config, provenance, progress)
+    return learn(sample_frames(mixtures, config, progress), config, provenance, progress, **options)
 
 
 def learn(
-    sample: FrameSample, config: TrainConfig, provenance: dict[str, Any], progress: bool = False
+    sample: FrameSample,
+    config: TrainConfig,
+    provenance: dict[str, Any],
+    progress: bool = False,
+    **options: Any,
 ) -> tuple[Model, boosting.FitInfo]:
     """Learn projections on frames that are already drawn, and hash them.
 
@@ -69,6 +75,7 @@ def learn(
         config: the whole run.
         provenance: what the model file should say of the data.
         progress: show a progress bar.
+        **options: of ``boosting.fit``.
 
     Returns:
         As ``train``.
@@ -80,7 +87,7 @@ def learn(
     """
     key = jax.random.key(config.seed)
     fit_frames = sample.frames[: config.max_fit_frames]
-    hasher, info = boosting.fit(fit_frames, config.fit, key, progress=progress)
+    hasher, info = boosting.fit(fit_frames, config.fit, key, progress=progress, **options)
     encoded = codes.encode(hasher, jnp.asarray(sample.frames))
     dictionary = Dictionary(hasher, encoded, jnp.asarray(sample.masks), config.stft.num_bins)
     provenance = provenance | {

@@ -2,15 +2,31 @@
 
 import dataclasses
 import re
+import sys
 import typing
+from collections.abc import Callable
 from typing import Any
 
-from absl import flags
+from absl import app, flags
 
 from blsh_jax.config import TrainConfig
 
 # A field's flag has the field's name, except where that says too little by itself.
 _FLAG_NAMES = {"kind": "features"}
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Run a launch; what is wrong with its input is one line and exit status 1, no traceback."""
+
+    def guarded(argv: list[str]) -> None:
+        if len(argv) > 1:
+            raise app.UsageError(f"unexpected argument {argv[1]!r}")
+        try:
+            main(argv)
+        except (ValueError, OSError) as error:
+            sys.exit(f"error: {error}")
+
+    app.run(guarded)
 
 
 def define_corpora() -> None:

@@ -4,16 +4,20 @@
 
 Mixes every utterance with every noise, draws the dictionary from the mixtures' frames, learns the
 projections on them, and writes one model file. The last part of every utterance (--held_back) is
-left for the closed test set of experiments.evaluate. Prints and records the course of training
-beside the model, as MODEL.json.
+left for the closed test set of experiments.evaluate. The course of training is recorded beside the
+model, as MODEL.json, and bit by bit in MODEL.jsonl. After every bit MODEL.checkpoint.npz is kept:
+the same command goes on from it after an interruption, and it is removed at the end. Ctrl-C leaves
+a model of the bits so far.
+
+100,000 dictionary frames and 150 bits take about five minutes on two cores.
 """
 
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
+from blsh_jax import boosting, corpora, model, plans, records, training
 from blsh_jax import config as configs
-from blsh_jax import corpora, model, records, training
 from experiments import flags as launch
 
 
@@ -22,13 +26,19 @@ def _define_flags() -> None:
     launch.define_output("Model file to write (.npz).")
     launch.define_train_config()
     flags.DEFINE_bool("keep_frames", True, "Keep the dictionary's frames, for LSH and KNN.")
+    flags.DEFINE_string("speech_licence", None, "Licence of the speech, if its layout says none.")
+    flags.DEFINE_string("noise_licence", None, "Licence of the noise, if its layout says none.")
+    flags.DEFINE_enum(
+        "plan", None, list(plans.PLANS), "Memory plan; the fastest that fits if not given."
+    )
+    flags.DEFINE_integer("num_devices", 1, "Devices that the blocks of frames are sharded over.")
 
 
 def main(argv: list[str]) -> None:
     """Flags, configuration, library, record."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    del argv
     values, config = flags.FLAGS, launch.train_config()
+    output = Path(values.output)
     sources = corpora.list_speech(values.speech), corpora.list_noise(values.noise)
     speech, noise = (corpora.load(source, config.stft.sample_rate) for source in sources)
     mixtures = corpora.make_mixtures(
@@ -36,29 +46,43 @@ def main(argv: list[str]) -> None:
     )
     for skipped in (speech, noise, mixtures):
         corpora.report(skipped)
-    provenance = {"speech": _source(sources[0]), "noise": _source(sources[1])}
     environment = records.environment()
+    provenance = {
+        "speech": _source(sources[0], values.speech_licence),
+        "noise": _source(sources[1], values.noise_licence),
+        "environment": environment,
+    }
+    checkpoint = output.with_suffix(".checkpoint.npz")
     trained, info = training.train(
-        mixtures, config, provenance | {"environment": environment}, progress=True
+        mixtures,
+        config,
+        provenance,
+        progress=True,
+        plan=values.plan,
+        mesh=boosting.training_mesh(values.num_devices),
+        checkpoint=checkpoint,
+        log=output.with_suffix(".jsonl"),
     )
-    model.save(trained if values.keep_frames else trained.without_frames(), values.output)
+    model.save(trained if values.keep_frames else trained.without_frames(), output)
     record = {
         "results": info.to_dict(),
         "config": configs.to_dict(config),
         "provenance": trained.provenance,
         "environment": environment,
     }
-    records.write_json(Path(values.output).with_suffix(".json"), record)
+    records.write_json(output.with_suffix(".json"), record)
+    if not info.interrupted:
+        checkpoint.unlink()
     print(
-        f"wrote {values.output}: {trained.hasher.num_bits} bits, "
+        f"wrote {output}: {trained.hasher.num_bits} bits, "
         f"{trained.dictionary.num_frames} dictionary frames"
     )
 
 
-def _source(corpus: corpora.Corpus) -> dict:
+def _source(corpus: corpora.Corpus, licence: str | None) -> dict:
     return {
         "layout": corpus.layout,
-        "licence": corpus.licence,
+        "licence": licence or corpus.licence,
         "recordings": len(corpus.recordings),
     }
 
@@ -66,7 +90,7 @@ def _source(corpus: corpora.Corpus) -> dict:
 def run() -> None:
     """Entry point."""
     _define_flags()
-    app.run(main)
+    launch.run(main)
 
 
 if __name__ == "__main__":
