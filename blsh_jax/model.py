@@ -96,7 +96,7 @@ def save(model: Model, path: str | os.PathLike) -> None:
     if model.frames is not None:
         arrays["frames"] = model.frames
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **{name: np.asarray(value) for name, value in arrays.items()})
+        np.savez_compressed(file, **{k: np.asarray(v) for k, v in arrays.items()})  # type: ignore[arg-type]
 
 
 def load(path: str | os.PathLike) -> Model:

@@ -35,8 +35,7 @@ def _define_flags() -> None:
 
 def main(argv: list[str]) -> None:
     """Flags, library, record."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    del argv
     values = flags.FLAGS
     trained = model.load(values.model)
     rate = trained.config.stft.sample_rate
@@ -53,6 +52,8 @@ def main(argv: list[str]) -> None:
     )
     for skipped in (speech, noise, mixtures):
         corpora.report(skipped)
+    heard = {"speech": len(speech), "noise": len(noise), "mixtures": len(mixtures)}
+    left_out = {"speech": len(speech.skipped), "noise": len(noise.skipped)}
     num_bits = _lengths(values.num_bits, trained.hasher.num_bits)
     systems = evaluation.make_systems(trained, values.methods, num_bits, values.seed)
     rows = evaluation.evaluate(systems, mixtures, values.scorer, progress=True)
@@ -60,6 +61,7 @@ def main(argv: list[str]) -> None:
     record = {
         "results": rows,
         "config": {name: values[name].value for name in names}
+        | {"used": heard, "left_out": left_out}
         | {"model": configs.to_dict(trained.config), "provenance": trained.provenance},
         "environment": records.environment(),
     }
@@ -86,7 +88,7 @@ def _lengths(texts: list[str], available: int) -> list[int]:
 def run() -> None:
     """Entry point."""
     _define_flags()
-    app.run(main)
+    launch.run(main)
 
 
 if __name__ == "__main__":
