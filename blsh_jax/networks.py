@@ -402,9 +402,7 @@ def _epoch(network, optimizer, segments, config, key) -> tuple[Network, Any, flo
     return Network(definition, parameters), optimizer, float(np.mean(jax.device_get(losses)))
 
 
-@functools.partial(
-    jax.jit, static_argnames=("definition", "config"), donate_argnames=("parameters", "optimizer")
-)
+@functools.partial(jax.jit, static_argnames=("definition", "config"), donate_argnames="optimizer")
 def _step(parameters, optimizer, definition, frames, packed, key, config):
     def mean_loss(parameters):
         total, count = _loss_sums(parameters, definition, frames, packed, key)

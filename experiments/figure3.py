@@ -102,7 +102,7 @@ def figure3(
     encoded, packed = _hash_all(bench, hashers)
     rows = []
     for name, mixtures in protocol.tests.items():
-        tests = _as_one_batch(mixtures, config)
+        tests = as_one_batch(mixtures, config)
         queries = {key: _encode(hasher, tests.frames) for key, hasher in hashers.items()}
         fit = bench.fit_settings(config.fit)
         settings = bench.settings(fit=fit, mixtures=fingerprint(mixtures))
@@ -158,7 +158,8 @@ def _hash_all(
     return encoded, packed["rows"]
 
 
-def _as_one_batch(mixtures: Mixtures, config: TrainConfig) -> TestSet:
+def as_one_batch(mixtures: Mixtures, config: TrainConfig) -> TestSet:
+    """Mixtures of a test set, padded to the longest."""
     batch = next(corpora.batches(mixtures, len(mixtures)))
     spectrum = spectra.stft(jnp.asarray(batch.mixture), config.stft)
     frames = spectra.features(spectrum, config.features, config.stft)

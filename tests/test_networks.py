@@ -47,8 +47,10 @@ def test_training_is_the_same_again(learned, segments):
 
 def test_training_stops_without_patience(segments):
     config = dataclasses.replace(FC, patience=1, learning_rate=0.5, max_epochs=30)
-    _, info = networks.train(*segments, 513, config, jax.random.key(0))
+    best, info = networks.train(*segments, 513, config, jax.random.key(0))
     assert len(info.validation_loss) < 30
+    found = networks.validation_loss(best, segments[1], config)
+    assert found == pytest.approx(info.validation_loss[info.best_epoch], rel=1e-6)
     assert info.validation_loss[-1] > info.validation_loss[info.best_epoch]
     assert info.best_epoch == len(info.validation_loss) - 2
 

@@ -173,7 +173,7 @@ def test_figure3_asks_for_bits_that_there_are(mixtures, cache):
 @pytest.fixture(scope="module")
 def second(mixtures, cache):
     """Rows and matrices of figure 2."""
-    chosen = figure2.Figure2Config(30, (5, 40, 99), (1, 3), 200)
+    chosen = figure2.Figure2Config(30, (5, 40, 99), (1, 3), 200, 4, 800)
     return figure2.figure2(mixtures, CONFIG, chosen, cache)
 
 
@@ -182,6 +182,8 @@ def test_figure2_error_falls_with_the_length(second):
     for name in ("error", "unexplained"):
         blsh = [row[name] for row in rows if row["method"] == "blsh"]
         assert blsh[-1] < 0.8 * blsh[0]
+    recall = [row["recall"] for row in rows if row["method"] == "blsh"]
+    assert 0 <= recall[0] < recall[-1] <= 1
     lsh = [row["unexplained"] for row in rows if row["method"] == "lsh"]
     assert blsh[-1] < lsh[-1]
 
