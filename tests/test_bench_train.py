@@ -1,0 +1,50 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from blsh_jax.config import FitConfig
+from experiments import plot_training
+from tests.test_boosting import make_frames
+
+CONFIG = FitConfig(
+    num_bits=2, block_size=20, fast_candidates=4, fast_steps=20, min_epochs=2, max_epochs=3
+)
+
+
+def test_benchmark_on_a_tiny_problem(tmp_path):
+    """Every part runs; the published step in PyTorch and ours agree; the record makes a picture."""
+    pytest.importorskip("torch")
+    from experiments import bench_train
+
+    frames = make_frames(400)
+    rows = bench_train.bench_step(frames, CONFIG, repeats=2)
+    assert all(row["agrees"] for row in rows if row["unit"] == "ms")
+    curves = bench_train.curves(frames[:100], CONFIG, seed=0)
+    rows += bench_train.curve_rows(curves, torch_seconds=0.01)
+    rows.append(bench_train.scale_row(frames, CONFIG, "rebuild", seed=0))
+    json.dumps({"results": rows, "curves": curves}, allow_nan=False)
+    assert len(curves["published"]["objective"]) == 2
+    plot_training.draw(curves).savefig(tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_published_step_in_torch_has_the_loss_of_the_paper():
+    torch = pytest.importorskip("torch")
+    from experiments import published_torch
+
+    frames = torch.tensor(make_frames(30))
+    weights = torch.full((30, 30), 1 / 900)
+    start = np.asarray(jax.random.normal(jax.random.key(0), (10,)))
+    step = published_torch.PublishedStep(
+        start, 0.3, dataclasses.replace(CONFIG, learning_rate=0.1), "cpu"
+    )
+    target = np.exp((make_frames(30) @ make_frames(30).T - 1) / 0.3)
+    code = np.where(make_frames(30) @ start[:-1] + start[-1] >= 0, 1.0, -1.0)
+    loss = float(step(frames, weights))
+    assert loss == pytest.approx(np.mean(((np.outer(code, code) + 1) / 2 - target) ** 2), abs=1e-5)
+    # Adam's first step has the length of the learning rate in every coordinate.
+    moved = np.abs(step.hyperplane.detach().numpy()[:, 0] - start)
+    np.testing.assert_allclose(moved, 0.1, rtol=1e-2)
