@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -89,3 +92,13 @@ def test_bad_requests_are_named(trained, held_back):
         evaluation.make_systems(trained[0].without_frames(), ("lsh",), (25,))
     with pytest.raises(ValueError, match="scorer"):
         evaluation.evaluate([], held_back, scorer="pesq")
+
+
+def test_scores_stay_where_they_were(rows):
+    """Golden SDRs; bits may turn with the rounding of a platform, the rest may not."""
+    golden = json.loads((Path(__file__).parent / "golden_synthetic.json").read_text())
+    sdr = {f"{method} {bits or ''}".strip(): row["sdr"] for (method, bits), row in rows.items()}
+    assert sdr.keys() == golden.keys()
+    for system, expected in golden.items():
+        tolerance = 0.3 if "lsh" in system else 0.02
+        assert abs(sdr[system] - expected) < tolerance, system
