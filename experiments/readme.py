@@ -1,9 +1,10 @@
-"""Write the tables of README.md and docs/ again from the records in experiments/results.
+"""Write the tables and pictures of README.md and docs/ again from the records.
 
     python -m experiments.readme [--check]
 
-A table stands between `<!-- table NAME -->` and `<!-- end -->`; everything else is left alone.
---check writes nothing and fails if a page is not in step with its records.
+Records are in experiments/results. A table stands between `<!-- table NAME -->` and `<!-- end -->`;
+everything else is left alone. Pictures go to docs/figures. --check writes nothing and fails if a
+page or a picture is not in step with its record.
 """
 
 import json
@@ -13,12 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import app, flags
+from matplotlib.figure import Figure
 
 from blsh_jax.files import replacing
+from experiments import claims, pictures
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
+FIGURES = ROOT / "docs" / "figures"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 _BLOCK = re.compile(r"<!-- table ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
@@ -26,7 +31,13 @@ _METHODS = {
     "noisy": "unprocessed mixture",
     "lsh": "LSH, random projections",
     "blsh": "BLSH",
+    "lsh_origin": "LSH, hyperplanes through the origin",
+    "blsh_cosine": "BLSH, cosine target",
+    "blsh_cross_entropy": "BLSH, fitted by cross-entropy",
     "knn": "KNN on raw spectra",
+    "knn_mel": "KNN on mel spectra",
+    "fc": "fully connected network",
+    "blstm": "bidirectional LSTM",
     "ibm": "ideal binary mask",
     "irm": "ideal ratio mask",
 }
@@ -56,9 +67,70 @@ def closed_and_open() -> str:
     return "\n".join(lines)
 
 
+def table1() -> str:
+    """The paper's table 1, ours."""
+    rows = _record("table1")["results"]
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    found = {(row["set"], row["method"]): row for row in rows}
+    heads = " | ".join(f"{name} SDR | SIR | SAR" for name in sets)
+    lines = [
+        f"| system | bits | {heads} | float operations | word operations | MB | s per minute |",
+        "|---|--:|" + "--:|" * (3 * len(sets) + 4),
+    ]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        row = found[sets[0], method]
+        scores = " | ".join(
+            _decibels(found[name, method][key]) for name in sets for key in ("sdr", "sir", "sar")
+        )
+        costs = f"{_count(row['float_operations'])} | {_count(row['word_operations'])} | "
+        costs += f"{row['model_bytes'] / 1e6:.1f} | {row['seconds_per_minute']:.2f}"
+        if method in ("noisy", "ibm", "irm"):
+            costs = " | | | "
+        lines.append(f"| {_METHODS[method]} | {row['num_bits'] or ''} | {scores} | {costs} |")
+    return "\n".join(lines)
+
+
+def claim_table() -> str:
+    """The paper's claims and what became of them."""
+    names = ("table1", "figure3", "figure3_one_draw", "audio_examples", "closed", "open")
+    lines = ["| the paper's claim | here | figures | record |", "|---|---|---|---|"]
+    for verdict in claims.judge({name: _record(name) for name in names}):
+        here = "**true**" if verdict.holds else "**false**"
+        lines.append(f"| {verdict.claim} | {here} | {verdict.figures} | `{verdict.record}` |")
+    return "\n".join(lines)
+
+
+def figure3_table() -> str:
+    """The points of figure 3."""
+    rows = [row for row in _record("figure3")["results"] if row["set"] == "closed"]
+    curves = list(dict.fromkeys((row["method"], row["dictionary_fraction"]) for row in rows))
+    points = {(r["method"], r["dictionary_fraction"], r["num_bits"]): r for r in rows}
+    heads = " | ".join(f"{method.upper()}, {100 * part:g} %" for method, part in curves)
+    lines = [f"| bits | {heads} |", "|--:|" + "--:|" * len(curves)]
+    for length in dict.fromkeys(row["num_bits"] for row in rows):
+        found = [points[*curve, length] for curve in curves]
+        values = " | ".join(f"{row['sdr']:.2f} ± {row['sdr_std']:.2f}" for row in found)
+        lines.append(f"| {length} | {values} |")
+    return "\n".join(lines)
+
+
+def _figure2() -> Figure:
+    with np.load(RESULTS / "figure2.npz", allow_pickle=False) as file:
+        return pictures.figure2(_record("figure2"), {name: file[name] for name in file.files})
+
+
+# Pictures by the record that each is drawn from.
+PICTURES: dict[str, Callable[[], Figure]] = {
+    "figure2": _figure2,
+    "figure3": lambda: pictures.figure3(_record("figure3")),
+}
+
 TABLES: dict[str, Callable[[], str]] = {
     "demo": lambda: scores("demo"),
     "closed-and-open": closed_and_open,
+    "table1": table1,
+    "figure3": figure3_table,
+    "claims": claim_table,
 }
 
 
@@ -83,6 +155,19 @@ def stale() -> list[Path]:
     return [page for page in PAGES if render(page.read_text()) != page.read_text()]
 
 
+def stale_pictures() -> list[str]:
+    """Pictures that are not in step with their records, or not there."""
+    return [name for name in PICTURES if not pictures.is_of(FIGURES / f"{name}.png", _record(name))]
+
+
+def _count(operations: int) -> str:
+    """A number of operations, readable: 154 k, 51 M."""
+    if operations == 0:
+        return "0"
+    unit = "M" if operations >= 1e6 else "k"
+    return f"{operations / (1e6 if unit == 'M' else 1e3):.3g} {unit}"
+
+
 def _record(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
@@ -96,11 +181,15 @@ def _system(row: dict[str, Any]) -> tuple[str, int | None]:
 
 
 def main(argv: list[str]) -> None:
-    """Write the pages, or check them."""
+    """Write the pages and pictures, or check them."""
     del argv
-    pages = stale()
-    if flags.FLAGS.check and pages:
-        sys.exit(f"not in step with their records: {', '.join(page.name for page in pages)}")
+    pages, drawings = stale(), stale_pictures()
+    if flags.FLAGS.check and (pages or drawings):
+        names = [page.name for page in pages] + drawings
+        sys.exit(f"not in step with their records: {', '.join(names)}")
+    for name in drawings:
+        pictures.save(PICTURES[name](), _record(name), FIGURES / f"{name}.png")
+        print(f"drew {name}.png")
     for page in pages:
         with replacing(page) as temporary:
             temporary.write_text(render(page.read_text()))
@@ -109,7 +198,7 @@ def main(argv: list[str]) -> None:
 
 def run() -> None:
     """Entry point."""
-    flags.DEFINE_bool("check", False, "Fail if a page is not in step with its records.")
+    flags.DEFINE_bool("check", False, "Fail if a page or picture is not in step with its records.")
     app.run(main)
 
 

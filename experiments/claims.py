@@ -1,0 +1,160 @@
+"""The paper's claims, judged by our records: true or false as they come out."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+Records = Mapping[str, dict[str, Any]]
+
+_MARGIN_DB = 0.7  # claim 5: BLSH-25 "within" this of LSH-125
+
+
+class Verdict(NamedTuple):
+    """A claim and what became of it.
+
+    Attributes:
+        claim: what the paper says.
+        holds: whether it is so here.
+        figures: what it rests on.
+        record: file in experiments/results.
+    """
+
+    claim: str
+    holds: bool
+    figures: str
+    record: str
+
+
+def judge(records: Records) -> list[Verdict]:
+    """All six claims.
+
+    Args:
+        records: ``table1``, ``figure3``, ``figure3_one_draw`` and ``audio_examples`` by name, and
+            ``closed`` and ``open``, the evaluations of the shipped model.
+    """
+    return [
+        _above_at_every_length(records["figure3"], records["closed"], records["open"]),
+        _small_dictionary(records["figure3"]),
+        _narrower_band(records["figure3"], records["figure3_one_draw"]),
+        _above_spectra(records["table1"], records["open"]),
+        _short_codes(records["audio_examples"]),
+        _networks(records["table1"]),
+    ]
+
+
+def _above_at_every_length(
+    record: dict[str, Any], closed: dict[str, Any], opened: dict[str, Any]
+) -> Verdict:
+    claim = "(1) BLSH is above LSH at every length, with one dictionary"
+    margins: dict[tuple[float, int], float] = {}
+    for fraction in _fractions(record):
+        blsh, lsh = (_curve(record, method, fraction) for method in ("blsh", "lsh"))
+        margins |= {(fraction, n): blsh[n][0] - lsh[n][0] for n in blsh}
+    texts = []
+    for fraction in _fractions(record):
+        mine = {n: margin for (part, n), margin in margins.items() if part == fraction}
+        lowest = min(mine, key=mine.__getitem__)
+        below = [n for n, margin in mine.items() if margin <= 0]
+        texts.append(
+            f"{_percent(fraction)}: {mine[min(mine)]:+.2f} dB at L = {min(mine)}, "
+            f"least {mine[lowest]:+.2f} at {lowest}"
+        )
+        if below:
+            texts.append(f"below at {_list(below)}")
+    holds = min(margins.values()) > 0
+    for name, shipped in (("closed", closed), ("open", opened)):
+        sdr = {(row["method"], row["num_bits"]): row["sdr"] for row in shipped["results"]}
+        gains = {n: sdr["blsh", n] - sdr["lsh", n] for method, n in sdr if method == "blsh"}
+        holds = holds and min(gains.values()) > 0
+        figures = ", ".join(f"{gain:+.2f} dB at {n}" for n, gain in gains.items())
+        texts.append(f"shipped model, {name}: {figures}")
+    return Verdict(claim, holds, "; ".join(texts), "figure3.json, closed.json, open.json")
+
+
+def _small_dictionary(record: dict[str, Any]) -> Verdict:
+    large, small = max(_fractions(record)), min(_fractions(record))
+    claim = f"(2) BLSH with {_percent(small)} of the frames is above LSH with {_percent(large)}"
+    blsh, lsh = _curve(record, "blsh", small), _curve(record, "lsh", large)
+    above = [n for n in blsh if blsh[n][0] > lsh[n][0]]
+    below = [n for n in blsh if n not in above]
+    figures = ", ".join(f"{blsh[n][0] - lsh[n][0]:+.2f} dB at {n}" for n in blsh)
+    text = f"{figures}; above at {_list(above)}" + (f", below at {_list(below)}" if below else "")
+    return Verdict(claim, not below, text, "figure3.json")
+
+
+def _narrower_band(record: dict[str, Any], one_draw: dict[str, Any]) -> Verdict:
+    claim = "(3) over random dictionaries, the band of BLSH is narrower than LSH's"
+    texts, wider = [], []
+    for fraction in _fractions(record):
+        blsh, lsh = (_curve(record, method, fraction) for method in ("blsh", "lsh"))
+        wider += [(fraction, n) for n in blsh if blsh[n][1] >= lsh[n][1]]
+        kept = _curve(one_draw, "lsh", fraction)
+        spread = [sum(p[1] for p in curve.values()) / len(curve) for curve in (blsh, lsh, kept)]
+        texts.append(
+            f"{_percent(fraction)}: mean standard deviation {spread[0]:.3f} dB against "
+            f"{spread[1]:.3f} (LSH with one draw of projections: {spread[2]:.3f})"
+        )
+    if wider:
+        texts.append("wider at " + _list([f"{n} ({_percent(part)})" for part, n in wider]))
+    return Verdict(claim, not wider, "; ".join(texts), "figure3.json, figure3_one_draw.json")
+
+
+def _above_spectra(record: dict[str, Any], opened: dict[str, Any]) -> Verdict:
+    length = record["config"]["length"]
+    claim = f"(4) BLSH at {length} bits is above KNN on raw spectra on the open set"
+    rows = {(r["set"], r["method"]): r["sdr"] for r in record["results"]}
+    shipped = {(r["method"], r["num_bits"]): r["sdr"] for r in opened["results"]}
+    pairs = {
+        "shipped model": (shipped["blsh", length], shipped["knn", None]),
+        "table 1, fitted on fewer frames": (rows["open", "blsh"], rows["open", "knn"]),
+    }
+    text = "; ".join(f"{name}: {b:.2f} against {k:.2f} dB" for name, (b, k) in pairs.items())
+    blsh, knn = pairs["shipped model"]
+    return Verdict(claim, blsh > knn, text, "open.json, table1.json")
+
+
+def _short_codes(record: dict[str, Any]) -> Verdict:
+    rows = {(r["set"], r["method"]): r for r in record["results"]}
+    lsh, blsh = rows["closed", "lsh"], rows["closed", "blsh"]
+    claim = (
+        f"(5) BLSH at {blsh['num_bits']} bits is within {_MARGIN_DB} dB of LSH at "
+        f"{lsh['num_bits']} bits (page: 8.33 against 8.95 dB)"
+    )
+    text = "; ".join(
+        f"{name}: {rows[name, 'blsh']['sdr']:.2f} against {rows[name, 'lsh']['sdr']:.2f} dB"
+        for name in dict.fromkeys(name for name, _ in rows)
+    )
+    holds = blsh["sdr"] >= lsh["sdr"] - _MARGIN_DB
+    return Verdict(claim, holds, text + " (judged on the closed set)", "audio_examples.json")
+
+
+def _networks(record: dict[str, Any]) -> Verdict:
+    rows = {(r["set"], r["method"]): r["sdr"] for r in record["results"]}
+    sets = list(dict.fromkeys(name for name, _ in rows))
+    holds = all(rows[name, net] > rows[name, "blsh"] for name in sets for net in ("fc", "blstm"))
+    text = "; ".join(
+        f"{name}: fully connected {rows[name, 'fc']:.2f}, BLSTM {rows[name, 'blstm']:.2f}, "
+        f"BLSH {rows[name, 'blsh']:.2f} dB"
+        for name in sets
+    )
+    return Verdict("(6) the networks are above BLSH", holds, text, "table1.json")
+
+
+def _fractions(record: dict[str, Any]) -> list[float]:
+    return sorted({row["dictionary_fraction"] for row in record["results"]}, reverse=True)
+
+
+def _curve(record: dict[str, Any], method: str, fraction: float) -> dict[int, tuple[float, float]]:
+    """Length to mean and standard deviation of SDR, on the closed set."""
+    return {
+        row["num_bits"]: (row["sdr"], row["sdr_std"])
+        for row in record["results"]
+        if (row["set"], row["method"], row["dictionary_fraction"]) == ("closed", method, fraction)
+    }
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:g} %"
+
+
+def _list(values: list[Any]) -> str:
+    return ", ".join(map(str, values)) or "none"

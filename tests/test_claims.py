@@ -1,0 +1,109 @@
+"""Verdicts on claims, from made-up records whose verdicts are known."""
+
+import copy
+
+import pytest
+
+from experiments import claims, readme
+
+
+def figure3_record(lsh_std=0.4):
+    """BLSH 2 dB above LSH at both lengths, and 1 dB per tenfold dictionary."""
+    rows = [
+        {
+            "set": "closed",
+            "method": method,
+            "dictionary_fraction": fraction,
+            "num_bits": length,
+            "sdr": level + (fraction == 0.1) + length / 25,
+            "sdr_std": std,
+        }
+        for method, level, std in (("lsh", 5.0, lsh_std), ("blsh", 7.0, 0.1))
+        for fraction in (0.1, 0.01)
+        for length in (5, 25)
+    ]
+    return {"results": rows}
+
+
+@pytest.fixture
+def records():
+    """Records under which every claim is true."""
+    table = [
+        {"set": name, "method": method, "sdr": sdr}
+        for name in ("closed", "open")
+        for method, sdr in (("knn", 6.0), ("blsh", 7.0), ("fc", 8.0), ("blstm", 9.0))
+    ]
+    audio = [
+        {"set": name, "method": method, "num_bits": bits, "sdr": sdr}
+        for name in ("closed", "open")
+        for method, bits, sdr in (("lsh", 125, 8.95), ("blsh", 25, 8.33))
+    ]
+    shipped = [
+        {"method": method, "num_bits": bits, "sdr": sdr}
+        for method, bits, sdr in (
+            ("lsh", 25, 5.0), ("lsh", 150, 6.5), ("blsh", 25, 6.0), ("blsh", 150, 7.0),
+            ("knn", None, 6.0),
+        )
+    ]  # fmt: skip
+    return {
+        "closed": {"results": shipped},
+        "open": {"results": copy.deepcopy(shipped)},
+        "figure3": figure3_record(),
+        "figure3_one_draw": figure3_record(0.2),
+        "table1": {"results": table, "config": {"length": 150}},
+        "audio_examples": {"results": audio},
+    }
+
+
+def verdicts(records):
+    return [verdict.holds for verdict in claims.judge(records)]
+
+
+def test_all_true(records):
+    assert verdicts(records) == [True] * 6
+    figures = [verdict.figures for verdict in claims.judge(records)]
+    assert "+2.00 dB at L = 5" in figures[0]
+    assert "+1.00 dB at 5, +1.00 dB at 25; above at 5, 25" in figures[1]
+    assert "0.100 dB against 0.400 (LSH with one draw of projections: 0.200)" in figures[2]
+    assert "shipped model, open: +1.00 dB at 25, +0.50 dB at 150" in figures[0]
+    assert figures[3].startswith("shipped model: 7.00 against 6.00 dB; table 1")
+    assert "closed: 8.33 against 8.95 dB" in figures[4]
+    assert "open: fully connected 8.00, BLSTM 9.00, BLSH 7.00 dB" in figures[5]
+
+
+@pytest.mark.parametrize(
+    ("claim", "record", "row", "change"),
+    [
+        (0, "figure3", ("lsh", 0.01, 25), {"sdr": 8.5}),
+        (1, "figure3", ("blsh", 0.01, 5), {"sdr": 6.0}),
+        (2, "figure3", ("lsh", 0.1, 5), {"sdr_std": 0.05}),
+    ],
+)
+def test_one_point_makes_a_claim_about_every_length_false(records, claim, record, row, change):
+    wrong = copy.deepcopy(records)
+    for point in wrong[record]["results"]:
+        if (point["method"], point["dictionary_fraction"], point["num_bits"]) == row:
+            point.update(change)
+    found = claims.judge(wrong)
+    assert [v.holds for v in found] == [i != claim for i in range(6)]
+    assert f"at {row[2]}" in found[claim].figures or f"wider at {row[2]}" in found[claim].figures
+
+
+@pytest.mark.parametrize(
+    ("claim", "record", "row", "sdr"),
+    [
+        (3, "open", (None, "knn"), 7.5),
+        (0, "closed", (None, "lsh"), 6.7),
+        (4, "audio_examples", ("closed", "blsh"), 8.2),
+        (5, "table1", ("closed", "fc"), 6.9),
+    ],
+)
+def test_a_false_comparison(records, claim, record, row, sdr):
+    for point in records[record]["results"]:
+        if (point.get("set"), point["method"]) == row:
+            point["sdr"] = sdr
+    assert verdicts(records) == [i != claim for i in range(6)]
+
+
+def test_pictures_are_in_step_with_their_records():
+    assert readme.stale_pictures() == []
