@@ -193,8 +193,10 @@ def _score(scorer, speech, noise, estimate, lengths, count) -> np.ndarray:
 def _mir_eval(references, estimates, lengths) -> np.ndarray:
     import warnings
 
-    from mir_eval.separation import bss_eval_sources
-
+    try:
+        from mir_eval.separation import bss_eval_sources
+    except ImportError:
+        raise ValueError("scorer mir_eval is not installed: pip install 'mir_eval<0.9'") from None
     scores = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
