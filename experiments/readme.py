@@ -114,6 +114,22 @@ def figure3_table() -> str:
     return "\n".join(lines)
 
 
+def variation_table() -> str:
+    """SDR with one thing changed at a time."""
+    rows = _record("variations")["results"]
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    lengths = list(dict.fromkeys(row["num_bits"] for row in rows))
+    heads = " | ".join(f"{name}, {length}" for name in sets for length in lengths)
+    lines = [f"| changed | system | {heads} |", "|---|---|" + "--:|" * len(sets) * len(lengths)]
+    found = {(r["suspect"], r["value"], r["method"], r["set"], r["num_bits"]): r for r in rows}
+    for suspect, value, method in dict.fromkeys(key[:3] for key in found):
+        scores = [found.get((suspect, value, method, n, bits)) for n in sets for bits in lengths]
+        values = " | ".join("" if row is None else f"{row['sdr']:.2f}" for row in scores)
+        changed = "nothing" if suspect == "none" else f"{suspect}: {value}"
+        lines.append(f"| {changed} | {method.upper().split('_')[0]} | {values} |")
+    return "\n".join(lines)
+
+
 def _figure2() -> Figure:
     with np.load(RESULTS / "figure2.npz", allow_pickle=False) as file:
         return pictures.figure2(_record("figure2"), {name: file[name] for name in file.files})
@@ -131,6 +147,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "table1": table1,
     "figure3": figure3_table,
     "claims": claim_table,
+    "variations": variation_table,
 }
 
 

@@ -184,8 +184,26 @@ def test_figure2_error_falls_with_the_length(second):
         assert blsh[-1] < 0.8 * blsh[0]
     recall = [row["recall"] for row in rows if row["method"] == "blsh"]
     assert 0 <= recall[0] < recall[-1] <= 1
-    lsh = [row["unexplained"] for row in rows if row["method"] == "lsh"]
-    assert blsh[-1] < lsh[-1]
+
+
+def test_figure2_errors_by_hand():
+    rng = np.random.default_rng(3)
+    frames = jnp.asarray(rng.standard_normal((12, 6)), jnp.float32)
+    betas = jnp.asarray([0.5, 0.3, 0.1])
+    hasher = codes.Hasher(
+        jnp.asarray(rng.standard_normal((3, 6)), jnp.float32), jnp.zeros(3), betas
+    )
+    target = np.exp(similarity.self_similarity(frames, "cosine") - 1)
+    bits = np.asarray(frames) @ np.asarray(hasher.projections).T >= 0
+    equal = bits[:, None] == bits[None]
+    weighted = (equal * np.asarray(betas)).sum(-1) / 0.9
+    found = figure2._errors(hasher, frames, jnp.asarray(target))
+    assert found["error"] == pytest.approx(((weighted - target) ** 2).mean(), rel=1e-4)
+    plain = ((equal.mean(-1) - target) ** 2).mean()
+    assert found["error_equal_weights"] == pytest.approx(plain, rel=1e-4)
+    line = np.polyfit(weighted.ravel(), target.ravel(), 1)
+    left = (np.polyval(line, weighted) - target).var() / target.var()
+    assert found["unexplained"] == pytest.approx(left, rel=1e-3)
 
 
 def test_figure2_matrices(second, mixtures, cache):
@@ -244,13 +262,20 @@ def test_a_digest_follows_content_not_order(mixtures):
     assert changed["content"] != first["content"]
 
 
-@pytest.mark.parametrize("name", ["table1", "figure2", "figure3", "audio_examples", "download"])
+LAUNCHES = ("table1", "figure2", "figure3", "audio_examples", "variations", "train", "evaluate")
+
+
+@pytest.mark.parametrize("name", [*LAUNCHES, "download"])
 def test_help_names_every_flag(name):
     command = [sys.executable, "-m", f"experiments.{name}", "--help"]
     text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    wanted = {"download": ["output", "names"]}.get(
-        name,
-        ["output", "speech", "noise", "open_speech", "open_noise", "protocol", "cache", "sigma2"],
-    )
+    common = ["output", "speech", "noise"]
+    special = {
+        "download": ["output", "names", "mirror"],
+        "train": [*common, "num_bits", "sigma2", "seed"],
+        "evaluate": [*common, "model", "methods", "num_bits"],
+    }
+    tables = [*common, "open_speech", "open_noise", "protocol", "cache", "max_mixtures", "sigma2"]
+    wanted = special.get(name, tables)
     for flag in wanted:
         assert f"--{flag}:" in text or f"--[no]{flag}:" in text
