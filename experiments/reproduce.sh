@@ -26,3 +26,4 @@ done
 "$python" -m experiments.figure3 "${closed[@]}" --output="$output/figure3.json" "${common[@]}"
 "$python" -m experiments.figure3 "${closed[@]}" --output="$output/figure3_one_draw.json" \
   --nofresh_projections "${common[@]}"
+"$python" -m experiments.variations "${both[@]}" --output="$output/variations.json" "${common[@]}"
