@@ -13,7 +13,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from blsh_jax import audio, evaluation, records
 from blsh_jax import config as configs
@@ -102,8 +102,7 @@ def _define_flags() -> None:
 
 def main(argv: list[str]) -> None:
     """Flags, library, record."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    del argv
     values, config = flags.FLAGS, launch.train_config()
     lengths = {"lsh": values.lsh_bits, "blsh": values.blsh_bits}
     protocol, folder = protocols.from_flags(config), Path(values.folder)
@@ -126,7 +125,7 @@ def main(argv: list[str]) -> None:
 def run() -> None:
     """Entry point."""
     _define_flags()
-    app.run(main)
+    launch.run(main)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from absl import app, flags
 
 from blsh_jax import config as configs
 from blsh_jax import corpora, masks, metrics, records, spectra
+from experiments import flags as launch
 
 _FOLDERS = ("speech", "noise")
 _STFT = configs.StftConfig()
@@ -42,8 +43,7 @@ def _define_flags() -> None:
 
 def main(argv: list[str]) -> None:
     """Flags, library, record."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    del argv
     values = flags.FLAGS
     if (values.speech is None) != (values.noise is None):
         raise app.UsageError("give both --speech and --noise, or neither")
@@ -173,7 +173,7 @@ def _recorded(
 def run() -> None:
     """Entry point."""
     _define_flags()
-    app.run(main)
+    launch.run(main)
 
 
 if __name__ == "__main__":

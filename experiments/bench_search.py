@@ -22,10 +22,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from blsh_jax import codes, masks, model, records, search, separation
 from blsh_jax.config import FeatureConfig, StftConfig
+from experiments import flags as launch
 
 _COLUMNS = ["name", "size", "ours", "reference", "ratio", "unit", "agrees"]
 _FEW_QUERIES = 64  # for references that hold a whole row of distances per query
@@ -47,8 +48,7 @@ def _define_flags() -> None:
 
 def main(argv: list[str]) -> None:
     """Flags, benchmarks, record."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    del argv
     values = flags.FLAGS
     rng = np.random.default_rng(values.seed)
     rows = []
@@ -308,4 +308,4 @@ def _cpu_field(name: str) -> list[str]:
 
 if __name__ == "__main__":
     _define_flags()
-    app.run(main)
+    launch.run(main)

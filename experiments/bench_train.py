@@ -23,11 +23,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from blsh_jax import boosting, corpora, learner, plans, records, similarity, training
 from blsh_jax.blocks import Blocks, sweep
 from blsh_jax.config import FitConfig, TrainConfig, to_dict
+from experiments import flags as launch
 from experiments import published_torch
 
 _COLUMNS = ["name", "size", "ours", "reference", "ratio", "unit", "agrees"]
@@ -52,8 +53,7 @@ def _define_flags() -> None:
 
 def main(argv: list[str]) -> None:
     """Flags, library, record."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    del argv
     values = flags.FLAGS
     config = FitConfig(num_bits=values.num_bits, blocks_per_step=values.blocks_per_step)
     frames, source = _frames(values)
@@ -324,7 +324,7 @@ def _row(name, size, ours, reference, unit, agrees=None) -> dict[str, Any]:
 def run() -> None:
     """Entry point."""
     _define_flags()
-    app.run(main)
+    launch.run(main)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 from jax import Array
 
 from blsh_jax import codes, plans, records, search, similarity
@@ -161,8 +161,7 @@ def _define_flags() -> None:
 
 def main(argv: list[str]) -> None:
     """Flags, library, record, matrices, picture."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    del argv
     values, config, chosen = flags.FLAGS, launch.train_config(), Figure2Config()
     protocol = protocols.from_flags(config)
     rows, matrices = figure2(protocol, config, chosen, Cache(values.cache))
@@ -188,7 +187,7 @@ def main(argv: list[str]) -> None:
 def run() -> None:
     """Entry point."""
     _define_flags()
-    app.run(main)
+    launch.run(main)
 
 
 if __name__ == "__main__":

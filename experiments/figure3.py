@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 from jax import Array
 
 from blsh_jax import codes, corpora, masks, metrics, records, search, spectra, training
@@ -253,8 +253,7 @@ def _define_flags() -> None:
 
 def main(argv: list[str]) -> None:
     """Flags, library, record, picture."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    del argv
     values, config = flags.FLAGS, launch.train_config()
     chosen = Figure3Config(
         tuple(int(n) for n in values.lengths),
@@ -279,7 +278,7 @@ def main(argv: list[str]) -> None:
 def run() -> None:
     """Entry point."""
     _define_flags()
-    app.run(main)
+    launch.run(main)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from blsh_jax.files import replacing
+from experiments import flags as launch
 
 _ROOT = Path(__file__).parents[1]
 _PUBLISHED, _FAST, _CONSTANT = "#b2182b", "#2166ac", "#999999"
@@ -30,8 +31,7 @@ def _define_flags() -> None:
 
 def main(argv: list[str]) -> None:
     """Record to picture."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    del argv
     record = json.loads(Path(flags.FLAGS.record).read_text())
     figure = draw(record["curves"])
     with replacing(flags.FLAGS.output) as temporary:
@@ -87,7 +87,7 @@ def _panel(axes, title: str, *lines: tuple[str, list[float], str]) -> None:
 def run() -> None:
     """Entry point."""
     _define_flags()
-    app.run(main)
+    launch.run(main)
 
 
 if __name__ == "__main__":

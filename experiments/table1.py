@@ -198,8 +198,7 @@ def _define_flags() -> None:
 
 def main(argv: list[str]) -> None:
     """Flags, library, record."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    del argv
     values, config, chosen = flags.FLAGS, launch.train_config(), network_configs()
     if not 1 <= values.length <= config.fit.num_bits:
         raise app.UsageError(f"--length={values.length}: --num_bits={config.fit.num_bits} are fit")
@@ -220,7 +219,7 @@ def main(argv: list[str]) -> None:
 def run() -> None:
     """Entry point."""
     _define_flags()
-    app.run(main)
+    launch.run(main)
 
 
 if __name__ == "__main__":

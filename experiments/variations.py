@@ -11,7 +11,7 @@ LSH pass, and, for the open set, the noise alone (the open speech in the trainin
 import dataclasses
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from blsh_jax import config as configs
 from blsh_jax import records
@@ -101,8 +101,7 @@ def _define_flags() -> None:
 
 def main(argv: list[str]) -> None:
     """Flags, library, record."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    del argv
     values, config = flags.FLAGS, launch.train_config()
     lengths = tuple(int(length) for length in values.lengths)
     protocol = protocols.from_flags(config)
@@ -121,7 +120,7 @@ def main(argv: list[str]) -> None:
 def run() -> None:
     """Entry point."""
     _define_flags()
-    app.run(main)
+    launch.run(main)
 
 
 if __name__ == "__main__":
