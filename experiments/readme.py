@@ -141,7 +141,50 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "figure3": lambda: pictures.figure3(_record("figure3")),
 }
 
+
+def benchmark(name: str) -> str:
+    """Rows of a benchmark: ours, the reference in the same run, and their ratio."""
+    lines = ["| | size | ours | reference | ratio | unit |", "|---|---|--:|--:|--:|---|"]
+    for row in _record(name)["results"]:
+        values = " | ".join(_digits(row[key]) for key in ("ours", "reference", "ratio"))
+        lines.append(f"| {row['name']} | {row['size']} | {values} | {row['unit']} |")
+    return "\n".join(lines)
+
+
+def search_table() -> str:
+    """The search against FAISS and a naive top_k, a line per size."""
+    rows = {
+        (row["name"].partition(" : ")[2], row["size"]): row
+        for row in _record("bench_search")["results"]
+    }
+    lines = [
+        "| size | 10⁹ pairs per core second | FAISS | ratio, core seconds | ratio, clock "
+        "| naive `lax.top_k`, ratio, clock | working memory |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for (reference, size), row in rows.items():
+        if not reference.startswith("faiss"):
+            continue
+        naive = rows.get(("lax.top_k on floats", size), {"ratio": None})
+        lines.append(
+            f"| {size} | {row['ours_per_core']:.1f} | {row['reference_per_core']:.2f} "
+            f"| {row['core_ratio']:.1f} | {row['ratio']:.1f} | {_digits(naive['ratio'])} "
+            f"| {row['peak_memory_mb']:.0f} MB |"
+        )
+    return "\n".join(lines)
+
+
+def _digits(value: float | None) -> str:
+    """Three digits, or whole numbers above; nothing where there is no reference."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "bench-metrics": lambda: benchmark("bench_metrics"),
+    "bench-search": search_table,
+    "bench-train": lambda: benchmark("bench_train"),
     "demo": lambda: scores("demo"),
     "closed-and-open": closed_and_open,
     "table1": table1,
