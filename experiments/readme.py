@@ -174,6 +174,22 @@ def search_table() -> str:
     return "\n".join(lines)
 
 
+def starts_table() -> str:
+    """Objectives of a bit by where it starts and what follows."""
+    rows = _record("starts")["results"]
+    bits = sorted({row["bit"] for row in rows})
+    lines = [
+        "| start | " + " | ".join(f"bit {bit} | after steps" for bit in bits) + " |",
+        "|---|" + "--:|--:|" * len(bits),
+    ]
+    for start in dict.fromkeys(row["start"] for row in rows):
+        of_start = {row["bit"]: row for row in rows if row["start"] == start}
+        values = [of_start[bit][name] for bit in bits for name in ("best", "after_steps")]
+        cells = " | ".join("" if value is None else f"{value:.4f}" for value in values)
+        lines.append(f"| {start} | {cells} |")
+    return "\n".join(lines)
+
+
 def _digits(value: float | None) -> str:
     """Three digits, or whole numbers above; nothing where there is no reference."""
     if value is None:
@@ -187,6 +203,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "bench-train": lambda: benchmark("bench_train"),
     "demo": lambda: scores("demo"),
     "closed-and-open": closed_and_open,
+    "starts": starts_table,
     "table1": table1,
     "figure3": figure3_table,
     "claims": claim_table,
