@@ -3,7 +3,7 @@
     python -m experiments.bench_metrics --output bench.json [--speech DIR --noise DIR]
 
 Takes about half a minute per repetition on two cores, nearly all of it in mir_eval. Expect a ratio
-of 30 or more on an idle machine (far more on a busy one, where mir_eval's threads wait for each
+of about 20 on an idle machine (far more on a busy one, where mir_eval's threads wait for each
 other), and scores that differ by less than 1e-6 dB. Without --speech and --noise, the utterances
 are modulated noise; an estimate is the mixture through its ideal binary mask.
 """
