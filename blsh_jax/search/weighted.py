@@ -21,10 +21,12 @@ from blsh_jax.search import blocks, inner, popcount
 from blsh_jax.search.blocks import Neighbors, SimilarNeighbors
 
 _MANTISSA_BITS = 24
-_FINE_PLANES = 4
-_FLAT = 0.9  # the share of the weights that their minima per word keep, to be a good bound alone
+_FINE_PLANES = 5
+_ENOUGH = 0.9  # the share of the weights that bases must keep, to be a good bound alone
 _RETRY_BLOCK = 16
 _PRODUCT_BLOCK = 256
+
+_State = tuple[Neighbors, Array]  # neighbours of all queries; (Q,) bool, whether they are proven
 
 
 class Scale(NamedTuple):
@@ -90,7 +92,7 @@ def quantize_weights(weights: Array) -> Array:
     """Weights rounded to multiples of 2^-24 of the power of two above their sum.
 
     Every partial sum of such weights, with any signs, is a whole number of steps below 2^24, hence
-    exact in float32. A weight moves by at most half a step: 3e-8 of the sum.
+    exact in float32. A weight moves by at most half a step: 6e-8 of the sum.
 
     Args:
         weights: (L,) float32, 0 or more, with L at most 2^12.
@@ -122,51 +124,48 @@ def _top_k_by_product(queries: Array, entries: Array, steps: Array, k: int) -> N
 
 
 def _top_k_by_popcounts(queries: Array, entries: Array, steps: Array, k: int) -> Neighbors:
-    """The K nearest codes, by bounds as fine as the weights ask for."""
-    coarse, fine = _scale(steps, 0), _scale(steps, _FINE_PLANES)
-    kept = jnp.sum(jnp.repeat(coarse.base, codes.WORD_BITS)[: len(steps)].astype(jnp.float32))
-    searches = [
-        partial(_map_chunks, scale=scale, candidates=count * k, k=k)
-        for scale, count in ((coarse, 4), (fine, 8))
-    ]
-    return jax.lax.cond(kept > _FLAT * jnp.sum(steps), *searches, queries, entries, steps)
+    """The K nearest codes by bounds and proofs."""
+    return blocks.map_chunks(partial(_search_chunk, queries, steps=steps, k=k), entries, k)
 
 
-def _map_chunks(
-    queries: Array, entries: Array, steps: Array, *, scale: Scale, candidates: int, k: int
-) -> Neighbors:
-    def search(chunk: Array) -> Neighbors:
-        return _search_chunk(queries, chunk, steps, scale, candidates, k)
-
-    return blocks.map_chunks(search, entries, k)
-
-
-def _search_chunk(
-    queries: Array, chunk: Array, steps: Array, scale: Scale, candidates: int, k: int
-) -> Neighbors:
-    """The K nearest codes of a chunk: a wide search of the unproven, a product of what is left."""
-    size, num_queries = chunk.shape[0], queries.shape[0]
-    most = blocks.power_of_two(candidates, popcount.COLUMNS, 1 << 30)
-    layout = popcount.lay_out(chunk, most)
+def _search_chunk(queries: Array, chunk: Array, *, steps: Array, k: int) -> Neighbors:
+    """The K nearest codes of a chunk: by bounds as fine as the weights ask for, or by a product."""
+    few = 3 * k + 10
+    many = blocks.power_of_two(few, popcount.COLUMNS, 1 << 30)
+    layout = popcount.lay_out(chunk, many)
     exact = _scale(steps, _MANTISSA_BITS)
 
-    def look(count: int, rows: Array) -> tuple[Neighbors, Array]:
-        bounded = popcount.search_block(rows, layout, size, min(count, size), scale.measure)
+    def look(rows: Array, scale: Scale, count: int) -> _State:
+        count = min(count, len(chunk))
+        bounded = popcount.search_block(rows, layout, len(chunk), count, scale.measure)
         return _prove(rows, chunk, bounded, exact, k)
 
-    def multiply(rows: Array) -> tuple[Neighbors, Array]:
+    def look_at_few(scale: Scale, state: _State) -> _State:
+        search = partial(look, scale=scale, count=few)
+        return _settle(search, queries, state, popcount.QUERY_BLOCK)
+
+    def multiply(rows: Array) -> _State:
         return _top_k_by_product(rows, chunk, steps, k), jnp.ones(len(rows), bool)
 
-    nothing = jnp.zeros((num_queries, k), jnp.int32)
-    state = Neighbors(nothing, nothing), jnp.zeros(num_queries, bool)
-    state = _settle(partial(look, candidates), queries, state, popcount.QUERY_BLOCK)
-    state = _settle(partial(look, most), queries, state, _RETRY_BLOCK)
+    coarse, fine = _scale(steps, 0), _scale(steps, _FINE_PLANES)
+    nothing = jnp.zeros((len(queries), k), jnp.int32)
+    state = jax.lax.cond(
+        _kept(coarse, steps) > _ENOUGH,
+        partial(look_at_few, coarse),
+        partial(look_at_few, fine),
+        (Neighbors(nothing, nothing), jnp.zeros(len(queries), bool)),
+    )
+    state = _settle(partial(look, scale=fine, count=many), queries, state, _RETRY_BLOCK)
     return _settle(multiply, queries, state, _PRODUCT_BLOCK)[0]
 
 
-def _prove(
-    queries: Array, chunk: Array, bounded: Neighbors, exact: Scale, k: int
-) -> tuple[Neighbors, Array]:
+def _kept(scale: Scale, steps: Array) -> Array:
+    """The share of the sum of the weights that the bases of the words keep."""
+    bases = jnp.repeat(scale.base, codes.WORD_BITS)[: len(steps)]
+    return jnp.sum(bases.astype(jnp.float32)) / jnp.maximum(jnp.sum(steps), 1)
+
+
+def _prove(queries: Array, chunk: Array, bounded: Neighbors, exact: Scale, k: int) -> _State:
     """The K nearest of the candidates, and whether they are proven to be the nearest of all.
 
     Any other code comes after the last candidate in the order (bound, index), and its distance is
@@ -186,11 +185,11 @@ def _prove(
 
 
 def _settle(
-    search: Callable[[Array], tuple[Neighbors, Array]],
+    search: Callable[[Array], _State],
     queries: Array,
-    state: tuple[Neighbors, Array],
+    state: _State,
     size: int,
-) -> tuple[Neighbors, Array]:
+) -> _State:
     """Search for the unproven queries, block by block, until a block is mostly left unproven.
 
     Args:
