@@ -140,21 +140,21 @@ def _search_chunk(queries: Array, chunk: Array, *, steps: Array, k: int) -> Neig
         bounded = popcount.search_block(rows, layout, len(chunk), count, scale.measure)
         return _prove(rows, chunk, bounded, exact, k)
 
-    def look_at_few(scale: Scale, state: _State) -> _State:
-        search = partial(look, scale=scale, count=few)
-        return _settle(search, queries, state, popcount.QUERY_BLOCK)
-
     def multiply(rows: Array) -> _State:
         return _top_k_by_product(rows, chunk, steps, k), jnp.ones(len(rows), bool)
 
     coarse, fine = _scale(steps, 0), _scale(steps, _FINE_PLANES)
     nothing = jnp.zeros((len(queries), k), jnp.int32)
+    block = min(popcount.QUERY_BLOCK, len(queries))
     state = jax.lax.cond(
         _kept(coarse, steps) > _ENOUGH,
-        partial(look_at_few, coarse),
-        partial(look_at_few, fine),
+        lambda state: _settle(partial(look, scale=coarse, count=few), queries, state, block),
+        lambda state: state,
         (Neighbors(nothing, nothing), jnp.zeros(len(queries), bool)),
     )
+    # Less than half a block is cheaper in small blocks, even with many candidates.
+    half = -(-block // 2)
+    state = _settle(partial(look, scale=fine, count=few), queries, state, block, half)
     state = _settle(partial(look, scale=fine, count=many), queries, state, _RETRY_BLOCK)
     return _settle(multiply, queries, state, _PRODUCT_BLOCK)[0]
 
@@ -189,6 +189,7 @@ def _settle(
     queries: Array,
     state: _State,
     size: int,
+    least: int = 1,
 ) -> _State:
     """Search for the unproven queries, block by block, until a block is mostly left unproven.
 
@@ -197,6 +198,7 @@ def _settle(
         queries: (Q, W) uint32.
         state: neighbours of all queries, and (Q,) bool, whether they are proven.
         size: B, at most; static.
+        least: fewer queries than that are left unproven; static.
 
     Returns:
         The new state.
@@ -207,7 +209,7 @@ def _settle(
 
     def unfinished(carry) -> Array:
         first, useful, _ = carry
-        return useful & (first < left)
+        return useful & (left - first >= least)
 
     def step(carry):
         first, _, (found, proven) = carry
