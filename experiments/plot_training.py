@@ -84,11 +84,5 @@ def _panel(axes, title: str, *lines: tuple[str, list[float], str]) -> None:
     axes.legend(fontsize=8)
 
 
-def run() -> None:
-    """Entry point."""
-    _define_flags()
-    launch.run(main)
-
-
 if __name__ == "__main__":
-    run()
+    launch.run(_define_flags, main)
