@@ -1,5 +1,7 @@
 """Time the exact Hamming search against FAISS, naive top_k and torch, and compare the distances.
 
+The weighted and the cosine search are timed against the unweighted one.
+
     python -m experiments.bench_search --output bench.json [--model model.npz]
 
 Takes about five minutes on two cores. Expect 2.5 to 12 times FAISS's IndexBinaryFlat on two cores
@@ -7,7 +9,7 @@ with AVX-512 and 6 times or more naive `lax.top_k`. Runs of ours and of a refere
 `core_ratio` compares seconds of processor time instead of seconds on the clock, which other work on
 the machine disturbs less. FAISS and torch are optional (`pip install blsh_jax[bench]`); what is
 missing is left out. With --model, the codes of the model's dictionary are searched as well: some of
-them in all others.
+them in all others, without weights and with the model's betas.
 """
 
 import functools
@@ -60,8 +62,12 @@ def main(argv: list[str]) -> None:
         drawn = np.asarray(dictionary.codes)
         num_queries = max(1, min(values.pairs // len(drawn), len(drawn) // 10))
         num_bits = dictionary.hasher.num_bits
-        rows += bench(drawn[:num_queries], drawn[num_queries:], num_bits, "real")
-    rows += _bench_kin(rng)
+        real = drawn[:num_queries], drawn[num_queries:]
+        rows += bench(*real, num_bits, "real")
+        rows += bench_weighted(*real, {"betas": dictionary.hasher.betas}, "real")
+    kin = _random_codes(rng, 225_000, 160, 230_000_000)
+    rows += bench_weighted(*kin, _weights(160), "random")
+    rows.append(_bench_cosine(rng, *kin))
     if values.utterances:
         rows.append(_bench_utterances(rng, values.utterances, values.repeats))
     if values.end_to_end:
@@ -152,31 +158,67 @@ def _torch(queries: np.ndarray, entries: np.ndarray, k: int) -> Callable:
     return nearest
 
 
-def _bench_kin(rng: np.random.Generator) -> list[dict]:
-    """The weighted and the raw-spectrum search beside the unweighted search."""
+def bench_weighted(
+    queries: np.ndarray, entries: np.ndarray, weights: dict[str, jax.Array], kind: str
+) -> list[dict]:
+    """Rows of a record: the weighted search against the unweighted one.
+
+    Args:
+        queries: (Q, W) uint32.
+        entries: (N, W) uint32.
+        weights: (L,) float32 by name.
+        kind: where the codes come from, for the record.
+    """
     k, repeats = flags.FLAGS.k, flags.FLAGS.repeats
-    queries, entries = map(jax.device_put, _random_codes(rng, 225_000, 160, 230_000_000))
+    placed = jax.device_put(queries), jax.device_put(entries)
+    plain = functools.partial(search.hamming_top_k, *placed, k)
+    pairs = len(queries) * len(entries)
+    rows = []
+    for name, values in weights.items():
+        weighted = functools.partial(search.weighted_hamming_top_k, *placed, values, k)
+        mine, theirs = _take_turns(weighted, plain, repeats)
+        few, vectors = (_bipolar(x, len(values)) for x in (queries[:_FEW_QUERIES], entries))
+        expected = _naive_weighted(few, vectors, search.quantize_weights(values), k)
+        size = f"N={len(entries)} L={len(values)} Q={len(queries)} {kind}"
+        row = _rates("weighted_hamming_top_k : hamming_top_k", size, mine, theirs, (pairs, pairs))
+        agrees = np.array_equal(mine.result.similarities[: len(few)], expected)
+        rows.append(row | {"weights": name, "agrees": agrees})
+        print(f"weighted by {name:13} {size:40} {row['ratio']:.2f}", flush=True)
+    return rows
+
+
+def _weights(num_bits: int) -> dict[str, jax.Array]:
+    """From all equal to those of which only a few count."""
+    place = jnp.arange(num_bits, dtype=jnp.float32)
+    return {
+        "all 1": jnp.ones(num_bits),
+        "from 0.31 to 0.2": jnp.linspace(0.31, 0.2, num_bits),
+        "from 1 to 0.1": jnp.linspace(1.0, 0.1, num_bits),
+        "l^-1/2": (1 + place) ** -0.5,
+        "2^-l": 2.0**-place,
+    }
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def _naive_weighted(
+    queries: jax.Array, entries: jax.Array, weights: jax.Array, k: int
+) -> jax.Array:
+    products = jnp.matmul(queries * weights[None], entries.T, precision=jax.lax.Precision.HIGHEST)
+    return (jax.lax.top_k(products, k)[0] + jnp.sum(weights)) / 2
+
+
+def _bench_cosine(rng: np.random.Generator, queries: np.ndarray, entries: np.ndarray) -> dict:
+    """The raw-spectrum search beside the unweighted search."""
+    k, repeats = flags.FLAGS.k, flags.FLAGS.repeats
     frames = jax.device_put(rng.standard_normal((60_000, 513), np.float32))
-    weights = jnp.linspace(1.0, 0.1, 160)
-    plain = functools.partial(search.hamming_top_k, queries, entries, k)
-    weighted = functools.partial(search.weighted_hamming_top_k, queries, entries, weights, k)
+    plain = functools.partial(search.hamming_top_k, *map(jax.device_put, (queries, entries)), k)
     cosine = functools.partial(search.cosine_top_k, frames[:512], frames, k)
-    pairs, frame_pairs = len(queries) * len(entries), 512 * len(frames)
-    size = f"N=225000 L=160 Q={len(queries)} random"
-    return [
-        _rates(
-            "weighted_hamming_top_k : hamming_top_k",
-            size,
-            *_take_turns(weighted, plain, repeats),
-            (pairs, pairs),
-        ),
-        _rates(
-            "cosine_top_k : hamming_top_k",
-            "N=60000 D=513 Q=512 random",
-            *_take_turns(cosine, plain, repeats),
-            (frame_pairs, pairs),
-        ),
-    ]
+    return _rates(
+        "cosine_top_k : hamming_top_k",
+        "N=60000 D=513 Q=512 random",
+        *_take_turns(cosine, plain, repeats),
+        (512 * len(frames), len(queries) * len(entries)),
+    )
 
 
 def _bench_utterances(rng: np.random.Generator, count: int, repeats: int) -> dict:

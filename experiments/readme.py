@@ -174,6 +174,23 @@ def search_table() -> str:
     return "\n".join(lines)
 
 
+def weighted_table() -> str:
+    """The weighted search against the unweighted one, a line per codes and weights."""
+    lines = [
+        "| size | weights | 10⁹ pairs per core second | unweighted | times slower, core seconds "
+        "| times slower, clock |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for row in _record("bench_search")["results"]:
+        if "weights" in row:
+            lines.append(
+                f"| {row['size']} | {row['weights']} | {row['ours_per_core']:.2f} "
+                f"| {row['reference_per_core']:.1f} | {1 / row['core_ratio']:.1f} "
+                f"| {1 / row['ratio']:.1f} |"
+            )
+    return "\n".join(lines)
+
+
 def starts_table() -> str:
     """Objectives of a bit by where it starts and what follows."""
     rows = _record("starts")["results"]
@@ -200,6 +217,7 @@ def _digits(value: float | None) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "bench-metrics": lambda: benchmark("bench_metrics"),
     "bench-search": search_table,
+    "bench-weighted": weighted_table,
     "bench-train": lambda: benchmark("bench_train"),
     "demo": lambda: scores("demo"),
     "closed-and-open": closed_and_open,

@@ -11,8 +11,9 @@ Letters: N dictionary entries, Q queries, K neighbours, D features, L bits, W = 
 
 from blsh_jax.search.blocks import Neighbors, SimilarNeighbors
 from blsh_jax.search.hamming import hamming_top_k
-from blsh_jax.search.inner import cosine_top_k, quantize_weights, weighted_hamming_top_k
+from blsh_jax.search.inner import cosine_top_k
 from blsh_jax.search.sharded import sharded_hamming_top_k
+from blsh_jax.search.weighted import quantize_weights, weighted_hamming_top_k
 
 __all__ = [
     "Neighbors",

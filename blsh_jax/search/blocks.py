@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-# A distance beyond that of any code, small enough to be exact in float32.
-FAR = 1 << 20
+# A distance beyond that of any code, weighted or not, small enough to be exact in float32.
+FAR = 1 << 24
 
 _CHUNK = 1 << 20  # codes of a dictionary that are laid out at a time
 
@@ -80,7 +80,7 @@ def smallest(distances: Array, k: int) -> tuple[Array, Array]:
     """The k smallest of every row and their places, ties to the lowest place.
 
     Args:
-        distances: (Q, M) integers below 2^24, so that float32, the only type with a fast top_k, is
+        distances: (Q, M) integers up to 2^24, so that float32, the only type with a fast top_k, is
             exact.
         k: how many; static.
 
