@@ -34,6 +34,19 @@ def environment() -> dict[str, Any]:
     }
 
 
+def record(
+    rows: list[dict[str, Any]] | dict[str, Any], config: dict[str, Any], **more: Any
+) -> dict[str, Any]:
+    """What a launch writes: results, what decided them, where and when they came about.
+
+    Args:
+        rows: the results.
+        config: every setting that they depend on.
+        **more: further entries.
+    """
+    return {"results": rows, "config": config, "environment": environment()} | more
+
+
 def write_json(path: str | os.PathLike, record: dict[str, Any]) -> None:
     """Write a record, whole or not at all.
 

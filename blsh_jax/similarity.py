@@ -15,23 +15,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from blsh_jax.spectra import unit_norm
+
 Target = Literal["rbf", "cosine"]
 Metric = Literal["squared_error", "cross_entropy"]
 
 _MARGIN = 1e-6  # keeps the logarithms of the cross-entropy finite at S = 0 and S = 1
-
-
-def normalize(vectors: Array) -> Array:
-    """Vectors divided by their L2 norm; a zero vector stays zero.
-
-    Args:
-        vectors: (..., D) floating point.
-
-    Returns:
-        Same shape and dtype.
-    """
-    norms = jnp.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / jnp.where(norms > 0, norms, jnp.ones_like(norms))
 
 
 def self_similarity(vectors: Array, target: Target = "rbf", sigma2: float = 0.3) -> Array:
@@ -47,7 +36,7 @@ def self_similarity(vectors: Array, target: Target = "rbf", sigma2: float = 0.3)
 
     Source: [ICASSP20] section 3; [TASLP22] for the kernel.
     """
-    unit = normalize(vectors)
+    unit = unit_norm(vectors)
     cosine = jnp.matmul(unit, unit.T, precision=jax.lax.Precision.HIGHEST)
     if target == "cosine":
         return cosine

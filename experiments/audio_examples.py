@@ -16,7 +16,6 @@ import numpy as np
 from absl import flags
 
 from blsh_jax import audio, evaluation, records
-from blsh_jax import config as configs
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Mixture
 from blsh_jax.evaluation import System
@@ -109,24 +108,11 @@ def main(argv: list[str]) -> None:
     means, examples = audio_examples(
         protocol, config, lengths, values.num_examples, folder, Cache(values.cache)
     )
-    record = {
-        "results": means,
-        "examples": examples,
-        "published": PUBLISHED,
-        "config": configs.to_dict(config)
-        | {"lengths": lengths, "protocol": values.protocol}
-        | protocols.describe(protocol),
-        "environment": records.environment(),
-    }
+    record = protocols.record(means, config, protocol, lengths=lengths)
+    record |= {"examples": examples, "published": PUBLISHED}
     records.write_json(values.output, record)
     print(records.table(means + examples, _COLUMNS))
 
 
-def run() -> None:
-    """Entry point."""
-    _define_flags()
-    launch.run(main)
-
-
 if __name__ == "__main__":
-    run()
+    launch.run(_define_flags, main)

@@ -58,11 +58,7 @@ def main(argv: list[str]) -> None:
     rows = bench(*sources, values.repeats)
     names = ("num_utterances", "seconds", "repeats", "seed")
     folders = {name: _folder_name(values[name].value) for name in _FOLDERS}
-    record = {
-        "results": rows,
-        "config": {name: values[name].value for name in names} | folders,
-        "environment": records.environment(),
-    }
+    record = records.record(rows, {name: values[name].value for name in names} | folders)
     records.write_json(values.output, record)
     print(records.table(rows, _COLUMNS))
 
@@ -170,11 +166,5 @@ def _recorded(
     return batch.speech[:, :samples], batch.noise[:, :samples], lengths
 
 
-def run() -> None:
-    """Entry point."""
-    _define_flags()
-    launch.run(main)
-
-
 if __name__ == "__main__":
-    run()
+    launch.run(_define_flags, main)

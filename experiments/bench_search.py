@@ -349,5 +349,4 @@ def _cpu_field(name: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    _define_flags()
-    launch.run(main)
+    launch.run(_define_flags, main)

@@ -25,7 +25,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from blsh_jax import boosting, corpora, learner, plans, records, similarity, training
+from blsh_jax import boosting, corpora, learner, plans, records, spectra, training
 from blsh_jax.blocks import Blocks, sweep
 from blsh_jax.config import FitConfig, TrainConfig, to_dict
 from experiments import flags as launch
@@ -97,7 +97,7 @@ def bench_step(frames: np.ndarray, config: FitConfig, repeats: int) -> list[dict
     fast_set = boosting.prepare(frames, fast, jax.random.key(0), plan="float32")
     _, losses, ours_published, copy = _time_steps(published_set, published, repeats)
     *_, ours_fast, _ = _time_steps(fast_set, fast, repeats)
-    blocks = similarity.normalize(frames[published_set.host.rows[:, 0]])
+    blocks = spectra.unit_norm(frames[published_set.host.rows[:, 0]])
     start = np.asarray(learner.start(jax.random.key(7), frames.shape[1], published).rows[0])
     _, reference_losses, seconds = published_torch.run(
         start, np.asarray(blocks), config.sigma2, published, repeats
@@ -321,11 +321,5 @@ def _row(name, size, ours, reference, unit, agrees=None) -> dict[str, Any]:
     }
 
 
-def run() -> None:
-    """Entry point."""
-    _define_flags()
-    launch.run(main)
-
-
 if __name__ == "__main__":
-    run()
+    launch.run(_define_flags, main)

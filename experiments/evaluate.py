@@ -59,13 +59,10 @@ def main(argv: list[str]) -> None:
     systems = evaluation.make_systems(trained, values.methods, num_bits, values.seed)
     rows = evaluation.evaluate(systems, mixtures, values.scorer, progress=True)
     names = ("methods", "num_bits", "part", "scorer", "snr_db", "max_mixtures", "seed")
-    record = {
-        "results": rows,
-        "config": {name: values[name].value for name in names}
-        | {"used": heard, "left_out": left_out}
-        | {"model": configs.to_dict(trained.config), "provenance": trained.provenance},
-        "environment": records.environment(),
-    }
+    settings = {name: values[name].value for name in names}
+    settings |= {"used": heard, "left_out": left_out}
+    settings |= {"model": configs.to_dict(trained.config), "provenance": trained.provenance}
+    record = records.record(rows, settings)
     records.write_json(values.output, record)
     print(records.table(rows, _COLUMNS))
     if values.report:
@@ -86,11 +83,5 @@ def _lengths(texts: list[str], available: int) -> list[int]:
     return lengths
 
 
-def run() -> None:
-    """Entry point."""
-    _define_flags()
-    launch.run(main)
-
-
 if __name__ == "__main__":
-    run()
+    launch.run(_define_flags, main)

@@ -165,13 +165,7 @@ def main(argv: list[str]) -> None:
     values, config, chosen = flags.FLAGS, launch.train_config(), Figure2Config()
     protocol = protocols.from_flags(config)
     rows, matrices = figure2(protocol, config, chosen, Cache(values.cache))
-    record = {
-        "results": rows,
-        "config": configs.to_dict(config)
-        | {"figure2": dataclasses.asdict(chosen), "protocol": values.protocol}
-        | protocols.describe(protocol),
-        "environment": records.environment(),
-    }
+    record = protocols.record(rows, config, protocol, figure2=configs.to_dict(chosen))
     path = Path(values.output)
     with (
         replacing(path.with_suffix(".npz")) as temporary,
@@ -184,11 +178,5 @@ def main(argv: list[str]) -> None:
     print(records.table(rows, _COLUMNS))
 
 
-def run() -> None:
-    """Entry point."""
-    _define_flags()
-    launch.run(main)
-
-
 if __name__ == "__main__":
-    run()
+    launch.run(_define_flags, main)

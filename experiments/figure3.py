@@ -263,23 +263,11 @@ def main(argv: list[str]) -> None:
     )
     protocol = protocols.from_flags(config)
     rows = figure3(protocol, config, chosen, Cache(values.cache))
-    record = {
-        "results": rows,
-        "config": configs.to_dict(config)
-        | {"figure3": dataclasses.asdict(chosen), "protocol": values.protocol}
-        | protocols.describe(protocol),
-        "environment": records.environment(),
-    }
+    record = protocols.record(rows, config, protocol, figure3=configs.to_dict(chosen))
     records.write_json(values.output, record)
     pictures.save(pictures.figure3(record), record, Path(values.output).with_suffix(".png"))
     print(records.table(rows, _COLUMNS))
 
 
-def run() -> None:
-    """Entry point."""
-    _define_flags()
-    launch.run(main)
-
-
 if __name__ == "__main__":
-    run()
+    launch.run(_define_flags, main)

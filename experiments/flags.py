@@ -15,8 +15,9 @@ from blsh_jax.config import TrainConfig
 _FLAG_NAMES = {"kind": "features"}
 
 
-def run(main: Callable[[list[str]], None]) -> None:
+def run(define_flags: Callable[[], None], main: Callable[[list[str]], None]) -> None:
     """Run a launch; what is wrong with its input is one line and exit status 1, no traceback."""
+    define_flags()
 
     def guarded(argv: list[str]) -> None:
         if len(argv) > 1:

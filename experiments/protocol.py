@@ -14,7 +14,8 @@ from typing import Any
 
 from absl import flags
 
-from blsh_jax import corpora
+from blsh_jax import config as configs
+from blsh_jax import corpora, records
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Mixtures
 from experiments import flags as launch
@@ -162,16 +163,27 @@ def paper(
     return Protocol(train, tests, _describe(sources))
 
 
-def describe(protocol: Protocol) -> dict[str, Any]:
-    """What a record says of the mixtures."""
+def record(
+    rows: list[dict[str, Any]], config: TrainConfig, protocol: Protocol, **settings: Any
+) -> dict[str, Any]:
+    """The record of a launch that takes the flags of this module.
+
+    Args:
+        rows: its results.
+        config: how models are trained.
+        protocol: the mixtures.
+        **settings: what else decided the results.
+    """
     sets = {"train": protocol.train} | protocol.tests
-    return {
+    described = {
+        "protocol": flags.FLAGS.protocol,
         "sources": protocol.sources,
         "sets": {
             name: {"mixtures": len(mixtures)} | fingerprint(mixtures)
             for name, mixtures in sets.items()
         },
     }
+    return records.record(rows, configs.to_dict(config) | settings | described)
 
 
 def _load(corpus: corpora.Corpus, config: TrainConfig) -> corpora.Loaded:

@@ -51,11 +51,8 @@ def main(argv: list[str]) -> None:
         constant = float(np.mean([term[0] for term in terms]))
         matrices = jnp.stack([term[1] for term in terms])
         rows += _compare(bit, blocks, matrices, constant, basis, config)
-    record = {
-        "results": rows,
-        "config": {"fit": configs.to_dict(config), "num_blocks": values.num_blocks},
-        "environment": records.environment(),
-    }
+    settings = {"fit": configs.to_dict(config), "num_blocks": values.num_blocks}
+    record = records.record(rows, settings)
     records.write_json(values.output, record)
     print(records.table(rows, _COLUMNS))
 
@@ -167,5 +164,4 @@ def _refit(codes, blocks, ridge: float):
 
 
 if __name__ == "__main__":
-    _define_flags()
-    launch.run(main)
+    launch.run(_define_flags, main)

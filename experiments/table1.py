@@ -204,23 +204,12 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"--length={values.length}: --num_bits={config.fit.num_bits} are fit")
     protocol = protocols.from_flags(config)
     rows = table1(protocol, config, chosen, values.length, Cache(values.cache), values.systems)
-    record = {
-        "results": rows,
-        "config": configs.to_dict(config)
-        | {"networks": {name: configs.to_dict(network) for name, network in chosen.items()}}
-        | {"length": values.length, "protocol": values.protocol}
-        | protocols.describe(protocol),
-        "environment": records.environment(),
-    }
+    networks = {name: configs.to_dict(network) for name, network in chosen.items()}
+    settings = {"networks": networks, "length": values.length}
+    record = protocols.record(rows, config, protocol, **settings)
     records.write_json(values.output, record)
     print(records.table(rows, _COLUMNS))
 
 
-def run() -> None:
-    """Entry point."""
-    _define_flags()
-    launch.run(main)
-
-
 if __name__ == "__main__":
-    run()
+    launch.run(_define_flags, main)

@@ -88,11 +88,5 @@ def _source(corpus: corpora.Corpus, licence: str | None) -> dict:
     }
 
 
-def run() -> None:
-    """Entry point."""
-    _define_flags()
-    launch.run(main)
-
-
 if __name__ == "__main__":
-    run()
+    launch.run(_define_flags, main)

@@ -13,7 +13,6 @@ from typing import Any
 
 from absl import flags
 
-from blsh_jax import config as configs
 from blsh_jax import records
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Mixtures, make_mixtures
@@ -106,22 +105,10 @@ def main(argv: list[str]) -> None:
     lengths = tuple(int(length) for length in values.lengths)
     protocol = protocols.from_flags(config)
     rows = variations(protocol, config, lengths, Cache(values.cache))
-    record = {
-        "results": rows,
-        "config": configs.to_dict(config)
-        | {"lengths": lengths, "protocol": values.protocol}
-        | protocols.describe(protocol),
-        "environment": records.environment(),
-    }
+    record = protocols.record(rows, config, protocol, lengths=lengths)
     records.write_json(values.output, record)
     print(records.table(rows, _COLUMNS))
 
 
-def run() -> None:
-    """Entry point."""
-    _define_flags()
-    launch.run(main)
-
-
 if __name__ == "__main__":
-    run()
+    launch.run(_define_flags, main)
