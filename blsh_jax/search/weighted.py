@@ -204,7 +204,9 @@ def _settle(
         The new state.
     """
     size = min(size, queries.shape[0])
-    order = jnp.argsort(state[1])
+    # The padding also keeps a lone block a slice: without, XLA fuses the gather of all queries into
+    # the kernel of the search, which is then not vectorised.
+    order = jnp.pad(jnp.argsort(state[1]), (0, size), mode="edge")
     left = jnp.sum(~state[1])
 
     def unfinished(carry) -> Array:
