@@ -150,7 +150,7 @@ def step(state: State, training_set: TrainingSet, config: FitConfig) -> tuple[St
         squared = dataclasses.replace(config, metric="squared_error")
         only = candidates[best : best + 1]
         epsilon = _evaluate(only, bits, training_set.blocks, training_set, squared)[0][0]
-    _check_epsilon(epsilon, int(bits.learned))
+    _check_epsilon(epsilon, int(bits.learned), config.block_size)
     beta = np.log((1.0 - epsilon) / epsilon) / 2.0
     info = BitInfo(
         objective=float(objectives[best]),
@@ -415,8 +415,9 @@ def _check_frames(frames, target, config: FitConfig, mesh: Mesh) -> None:
         )
 
 
-def _check_epsilon(epsilon: float, bit: int) -> None:
-    rounding = float(np.finfo(np.float32).eps)  # closer to an end is the end itself
+def _check_epsilon(epsilon: float, bit: int, block_size: int) -> None:
+    # Closer to an end than the rounding of sums over a block is the end itself.
+    rounding = block_size * float(np.finfo(np.float32).eps)
     if not rounding < epsilon < 1.0 - rounding:
         raise ValueError(
             f"training stopped at bit {bit}: its error epsilon is {epsilon}, and its weight "

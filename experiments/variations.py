@@ -3,9 +3,11 @@ r"""One suspect at a time: why a claim of the paper comes out as it does here.
     python -m experiments.variations --speech DIR --noise DIR --open_speech DIR --open_noise DIR \
         --output variations.json [--cache DIR]
 
-Takes half an hour on two CPU cores. Scores BLSH and LSH with everything as configured, then with
-one thing changed: the width of the target, the target itself, the pair metric, where hyperplanes of
-LSH pass, and, for the open set, the noise alone (the open speech in the training noises).
+Takes an hour on two CPU cores, half of it for the published mode of training. Scores BLSH and LSH
+with everything as configured, then with one thing changed: the width of the target, the target
+itself, the pair metric, the candidates that a bit is chosen from, the mode of training, where
+hyperplanes of LSH pass, and, for the open set, the noise alone (the open speech in the training
+noises).
 """
 
 import dataclasses
@@ -27,6 +29,8 @@ FITS: dict[tuple[str, Any], dict[str, Any]] = {
     ("sigma2", 0.9): {"sigma2": 0.9},
     ("target", "cosine"): {"target": "cosine"},
     ("metric", "cross_entropy"): {"metric": "cross_entropy"},
+    ("candidates of a bit", 1): {"fast_candidates": 1},
+    ("mode", "published"): {"mode": "published"},
 }
 _COLUMNS = ["suspect", "value", "set", "method", "num_bits", "sdr"]
 
