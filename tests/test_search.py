@@ -210,6 +210,10 @@ def vanishing_weights(rng, num_bits):
     return 2.0 ** -np.arange(num_bits)
 
 
+def signed_weights(rng, num_bits):
+    return rng.normal(size=num_bits)
+
+
 def equal_weights(rng, num_bits):
     return np.full(num_bits, 0.7)
 
@@ -223,6 +227,7 @@ WEIGHTS = [
     flat_weights,
     sparse_weights,
     vanishing_weights,
+    signed_weights,
     equal_weights,
     no_weights,
 ]

@@ -62,7 +62,7 @@ def weighted_hamming_top_k(
     Args:
         query_codes: (Q, W) uint32 packed codes.
         dictionary_codes: (N, W) uint32 packed codes.
-        weights: (L,) float32, beta of each bit, 0 or more; only the first L bits count.
+        weights: (L,) float32, beta of each bit, of any sign; only the first L bits count.
         k: K, at most N; static.
 
     Returns:
@@ -75,32 +75,41 @@ def weighted_hamming_top_k(
     Source: [ICASSP20] section 5 (future work), with the weights of eq. 6.
     """
     blocks.check(query_codes, dictionary_codes, k, ("query_codes", "dictionary_codes"), jnp.uint32)
-    steps, exponent = _whole_steps(jnp.asarray(weights))
-    num_bits = steps.shape[0]
+    weights = jnp.asarray(weights)
+    num_bits = weights.shape[0]
+    queries, entries = (
+        codes.prefix_codes(jnp.asarray(words), num_bits)
+        for words in (query_codes, dictionary_codes)
+    )
+    # To agree under a weight below 0 is to differ, once the bit is turned over, under its opposite.
+    below = weights < 0
+    queries ^= codes.pack_bits(below)[None, :]
+    steps, exponent = _whole_steps(jnp.abs(weights))
     found = jax.lax.platform_dependent(
-        codes.prefix_codes(jnp.asarray(query_codes), num_bits),
-        codes.prefix_codes(jnp.asarray(dictionary_codes), num_bits),
+        queries,
+        entries,
         steps,
         cpu=partial(_top_k_by_popcounts, k=k),
         default=partial(_top_k_by_product, k=k),
     )
-    agreement = jnp.sum(steps) - found.distances.astype(jnp.float32)
+    largest = jnp.sum(jnp.where(below, jnp.zeros_like(steps), steps))
+    agreement = largest - found.distances.astype(jnp.float32)
     return SimilarNeighbors(jnp.ldexp(agreement, exponent), found.indices)
 
 
 def quantize_weights(weights: Array) -> Array:
-    """Weights rounded to multiples of 2^-24 of the power of two above their sum.
+    """Weights rounded to multiples of 2^-24 of the power of two above the sum of their sizes.
 
     Every partial sum of such weights, with any signs, is a whole number of steps below 2^24, hence
     exact in float32. A weight moves by at most half a step: 6e-8 of the sum.
 
     Args:
-        weights: (L,) float32, 0 or more, with L at most 2^12.
+        weights: (L,) float32, with L at most 2^12.
 
     Returns:
         (L,) float32.
     """
-    return jnp.ldexp(*_whole_steps(weights))
+    return jnp.sign(weights) * jnp.ldexp(*_whole_steps(jnp.abs(weights)))
 
 
 def _whole_steps(weights: Array) -> tuple[Array, Array]:
