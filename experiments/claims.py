@@ -105,7 +105,7 @@ def _above_spectra(record: dict[str, Any], opened: dict[str, Any]) -> Verdict:
     shipped = {(r["method"], r["num_bits"]): r["sdr"] for r in opened["results"]}
     pairs = {
         "shipped model": (shipped["blsh", length], shipped["knn", None]),
-        "table 1, fitted on fewer frames": (rows["open", "blsh"], rows["open", "knn"]),
+        "table 1": (rows["open", "blsh"], rows["open", "knn"]),
     }
     text = "; ".join(f"{name}: {b:.2f} against {k:.2f} dB" for name, (b, k) in pairs.items())
     blsh, knn = pairs["shipped model"]

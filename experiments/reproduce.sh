@@ -3,10 +3,10 @@
 #
 #     experiments/reproduce.sh SPEECH NOISE OPEN_SPEECH OPEN_NOISE OUTPUT [FLAG...]
 #
-# Takes a few minutes on an H100. On two CPU cores add --fc_units=256 --blstm_units=128
-# --max_segments=1200 --network_epochs=12 --max_fit_frames=20000 and give it an hour. Intermediate
-# results are kept in OUTPUT/cache: after an interruption, or with other flags, the same command
-# recomputes only what is missing. Flags that a launch does not have are left out for it.
+# Made for an accelerator. On two CPU cores add --fc_units=256 --blstm_units=128 --max_segments=4000
+# --network_epochs=12 --max_mixtures=150 (the last for table 1 alone) and give it an hour and a half.
+# Intermediate results are kept in OUTPUT/cache: after an interruption, or with other flags, the same
+# command recomputes only what is missing. Flags that a launch does not have are left out for it.
 set -euo pipefail
 speech=$1 noise=$2 open_speech=$3 open_noise=$4 output=$5
 shift 5
