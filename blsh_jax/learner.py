@@ -160,8 +160,8 @@ def whitening(frames: Array, ridge: float) -> Array:
 
     Args:
         frames: (N, D).
-        ridge: part of the mean variance that is added to every variance, so that directions of
-            mere rounding noise are not blown up.
+        ridge: multiple of the mean variance that is added to every variance, so that directions of
+            little variance are not blown up.
 
     Returns:
         (D + 1, D + 1): a row q of whitened coordinates stands for the hyperplane ``basis @ q``.

@@ -10,8 +10,8 @@ curves  the published and the fast mode, bit by bit from the same pair weights a
         for experiments.plot_training;
 scale   a whole code on many frames, under each memory plan that is asked for.
 
-Without --speech and --noise (or --frames), the frames are made up. On two idle cores, expect less
-than 10 minutes for 150 bits on 225,000 frames, about as long for the curves of 25 bits, and a step
+Without --speech and --noise (or --frames), the frames are made up. On two idle cores, expect four
+minutes for 150 bits on 225,000 frames, as long for curves of 150 bits on 20,000 frames, and a step
 per candidate hundreds of times faster than in PyTorch.
 """
 

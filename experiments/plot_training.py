@@ -26,7 +26,7 @@ _PUBLISHED, _FAST, _CONSTANT = "#b2182b", "#2166ac", "#999999"
 
 
 def _define_flags() -> None:
-    record = _ROOT / "experiments" / "results" / "bench_train_curves.json"
+    record = _ROOT / "experiments" / "results" / "bench_train.json"
     figure = _ROOT / "docs" / "figures" / "training_curves.png"
     flags.DEFINE_string("record", str(record), "Record of experiments.bench_train.")
     flags.DEFINE_string("output", str(figure), "Picture to write (.png).")

@@ -30,6 +30,7 @@ FITS: dict[tuple[str, Any], dict[str, Any]] = {
     ("target", "cosine"): {"target": "cosine"},
     ("metric", "cross_entropy"): {"metric": "cross_entropy"},
     ("candidates of a bit", 1): {"fast_candidates": 1},
+    ("ridge", 0.01): {"ridge": 0.01},
     ("mode", "published"): {"mode": "published"},
 }
 _COLUMNS = ["suspect", "value", "set", "method", "num_bits", "sdr"]
