@@ -163,6 +163,18 @@ def paper(
     return Protocol(train, tests, _describe(sources))
 
 
+def describe(protocol: Protocol) -> dict[str, Any]:
+    """What a record says of the mixtures."""
+    sets = {"train": protocol.train} | protocol.tests
+    return {
+        "sources": protocol.sources,
+        "sets": {
+            name: {"mixtures": len(mixtures)} | fingerprint(mixtures)
+            for name, mixtures in sets.items()
+        },
+    }
+
+
 def record(
     rows: list[dict[str, Any]], config: TrainConfig, protocol: Protocol, **settings: Any
 ) -> dict[str, Any]:
@@ -174,16 +186,8 @@ def record(
         protocol: the mixtures.
         **settings: what else decided the results.
     """
-    sets = {"train": protocol.train} | protocol.tests
-    described = {
-        "protocol": flags.FLAGS.protocol,
-        "sources": protocol.sources,
-        "sets": {
-            name: {"mixtures": len(mixtures)} | fingerprint(mixtures)
-            for name, mixtures in sets.items()
-        },
-    }
-    return records.record(rows, configs.to_dict(config) | settings | described)
+    settings |= {"protocol": flags.FLAGS.protocol} | describe(protocol)
+    return records.record(rows, configs.to_dict(config) | settings)
 
 
 def _load(corpus: corpora.Corpus, config: TrainConfig) -> corpora.Loaded:
