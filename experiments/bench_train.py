@@ -19,6 +19,7 @@ import dataclasses
 import os
 import statistics
 import time
+import types
 from typing import Any
 
 import jax
@@ -29,7 +30,6 @@ from blsh_jax import boosting, corpora, learner, plans, records, spectra, traini
 from blsh_jax.blocks import Blocks, sweep
 from blsh_jax.config import FitConfig, TrainConfig, to_dict
 from experiments import flags as launch
-from experiments import published_torch
 
 _COLUMNS = ["name", "size", "ours", "reference", "ratio", "unit", "agrees"]
 _STEP_BLOCKS = 16
@@ -55,6 +55,7 @@ def main(argv: list[str]) -> None:
     """Flags, library, record."""
     del argv
     values = flags.FLAGS
+    _published()
     config = FitConfig(num_bits=values.num_bits, blocks_per_step=values.blocks_per_step)
     frames, source = _frames(values)
     record: dict[str, Any] = {
@@ -67,7 +68,7 @@ def main(argv: list[str]) -> None:
             "seed": values.seed,
         },
         "environment": records.environment()
-        | {"torch": published_torch.torch.__version__, "load_average": os.getloadavg()[0]},
+        | {"torch": _published().torch.__version__, "load_average": os.getloadavg()[0]},
     }
     if "step" in values.parts:
         record["results"] += bench_step(frames, config, values.repeats)
@@ -87,6 +88,15 @@ def main(argv: list[str]) -> None:
     print(records.table(record["results"], _COLUMNS))
 
 
+def _published() -> types.ModuleType:
+    """The published step in PyTorch, which only this launch needs."""
+    try:
+        from experiments import published_torch
+    except ModuleNotFoundError as error:
+        raise ValueError("PyTorch is missing: pip install -e '.[bench]'") from error
+    return published_torch
+
+
 def bench_step(frames: np.ndarray, config: FitConfig, repeats: int) -> list[dict[str, Any]]:
     """Rows: one step of each mode against PyTorch, and against the memory bandwidth."""
     count = _STEP_BLOCKS * config.block_size
@@ -99,7 +109,7 @@ def bench_step(frames: np.ndarray, config: FitConfig, repeats: int) -> list[dict
     *_, ours_fast, _ = _time_steps(fast_set, fast, repeats)
     blocks = spectra.unit_norm(frames[published_set.host.rows[:, 0]])
     start = np.asarray(learner.start(jax.random.key(7), frames.shape[1], published).rows[0])
-    _, reference_losses, seconds = published_torch.run(
+    _, reference_losses, seconds = _published().run(
         start, np.asarray(blocks), config.sigma2, published, repeats
     )
     # Losses along the way; hyperplanes drift apart, see docs/training.md on the two gradients.

@@ -265,13 +265,14 @@ def test_a_digest_follows_content_not_order(mixtures):
 LAUNCHES = ("table1", "figure2", "figure3", "audio_examples", "variations", "train", "evaluate")
 
 
-@pytest.mark.parametrize("name", [*LAUNCHES, "download"])
+@pytest.mark.parametrize("name", [*LAUNCHES, "download", "bench_train"])
 def test_help_names_every_flag(name):
     command = [sys.executable, "-m", f"experiments.{name}", "--help"]
     text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     common = ["output", "speech", "noise"]
     special = {
         "download": ["output", "names", "mirror"],
+        "bench_train": [*common, "curve_frames", "scale_plans"],
         "train": [*common, "num_bits", "sigma2", "seed"],
         "evaluate": [*common, "model", "methods", "num_bits"],
     }
