@@ -10,7 +10,7 @@ page or a picture is not in step with its record.
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,89 +45,93 @@ _METHODS = {
 
 def scores(name: str) -> str:
     """SDR, SIR, SAR and SI-SDR of one evaluation."""
-    rows = _record(name)["results"]
-    lines = ["| method | bits | SDR | SIR | SAR | SI-SDR |", "|---|--:|--:|--:|--:|--:|"]
-    for row in rows:
-        values = " | ".join(_decibels(row[key]) for key in ("sdr", "sir", "sar", "si_sdr"))
-        lines.append(f"| {_METHODS[row['method']]} | {row['num_bits'] or ''} | {values} |")
-    return "\n".join(lines)
+    return _table(
+        ["method", "bits", "SDR", "SIR", "SAR", "SI-SDR"],
+        [
+            [_METHODS[row["method"]], str(row["num_bits"] or "")]
+            + [_decibels(row[key]) for key in ("sdr", "sir", "sar", "si_sdr")]
+            for row in _record(name)["results"]
+        ],
+    )
 
 
 def closed_and_open() -> str:
     """SDR on both test sets side by side."""
     sets = [{_system(row): row for row in _record(name)["results"]} for name in ("closed", "open")]
     counts = [next(iter(rows.values()))["utterances"] for rows in sets]
-    lines = [
-        f"| method | bits | closed set ({counts[0]} mixtures) | open set ({counts[1]} mixtures) |",
-        "|---|--:|--:|--:|",
+    heads = [
+        f"{name} set ({n} mixtures)" for name, n in zip(("closed", "open"), counts, strict=True)
     ]
-    for method, num_bits in sets[0]:
-        values = " | ".join(f"{rows[method, num_bits]['sdr']:.2f}" for rows in sets)
-        lines.append(f"| {_METHODS[method]} | {num_bits or ''} | {values} |")
-    return "\n".join(lines)
+    return _table(
+        ["method", "bits", *heads],
+        [
+            [_METHODS[method], str(num_bits or "")]
+            + [f"{rows[method, num_bits]['sdr']:.2f}" for rows in sets]
+            for method, num_bits in sets[0]
+        ],
+    )
 
 
 def table1() -> str:
     """The paper's table 1, ours."""
-    rows = _record("table1")["results"]
-    sets = list(dict.fromkeys(row["set"] for row in rows))
-    found = {(row["set"], row["method"]): row for row in rows}
-    heads = " | ".join(f"{name} SDR | SIR | SAR" for name in sets)
-    lines = [
-        f"| system | bits | {heads} | float operations | word operations | MB | s per minute |",
-        "|---|--:|" + "--:|" * (3 * len(sets) + 4),
-    ]
-    for method in dict.fromkeys(row["method"] for row in rows):
+    results = _record("table1")["results"]
+    sets = list(dict.fromkeys(row["set"] for row in results))
+    found = {(row["set"], row["method"]): row for row in results}
+    heads = [head for name in sets for head in (f"{name} SDR", "SIR", "SAR")]
+    rows = []
+    for method in dict.fromkeys(row["method"] for row in results):
         row = found[sets[0], method]
-        scores = " | ".join(
-            _decibels(found[name, method][key]) for name in sets for key in ("sdr", "sir", "sar")
-        )
-        costs = f"{_count(row['float_operations'])} | {_count(row['word_operations'])} | "
-        costs += f"{row['model_bytes'] / 1e6:.1f} | {row['seconds_per_minute']:.2f}"
+        measures = [_decibels(found[n, method][key]) for n in sets for key in ("sdr", "sir", "sar")]
+        costs = [_count(row["float_operations"]), _count(row["word_operations"])]
+        costs += [f"{row['model_bytes'] / 1e6:.1f}", f"{row['seconds_per_minute']:.2f}"]
         if method in ("noisy", "ibm", "irm"):
-            costs = " | | | "
-        lines.append(f"| {_METHODS[method]} | {row['num_bits'] or ''} | {scores} | {costs} |")
-    return "\n".join(lines)
+            costs = [""] * 4
+        rows.append([_METHODS[method], str(row["num_bits"] or ""), *measures, *costs])
+    costs = ["float operations", "word operations", "MB", "s per minute"]
+    return _table(["system", "bits", *heads, *costs], rows)
 
 
 def claim_table() -> str:
     """The paper's claims and what became of them."""
     names = ("table1", "figure3", "figure3_one_draw", "audio_examples", "closed", "open")
-    lines = ["| the paper's claim | here | figures | record |", "|---|---|---|---|"]
-    for verdict in claims.judge({name: _record(name) for name in names}):
-        here = "**true**" if verdict.holds else "**false**"
-        lines.append(f"| {verdict.claim} | {here} | {verdict.figures} | `{verdict.record}` |")
-    return "\n".join(lines)
+    return _table(
+        ["the paper's claim", "here", "figures", "record"],
+        [
+            [v.claim, "**true**" if v.holds else "**false**", v.figures, f"`{v.record}`"]
+            for v in claims.judge({name: _record(name) for name in names})
+        ],
+        num_texts=4,
+    )
 
 
 def figure3_table() -> str:
     """The points of figure 3."""
-    rows = [row for row in _record("figure3")["results"] if row["set"] == "closed"]
-    curves = list(dict.fromkeys((row["method"], row["dictionary_fraction"]) for row in rows))
-    points = {(r["method"], r["dictionary_fraction"], r["num_bits"]): r for r in rows}
-    heads = " | ".join(f"{method.upper()}, {100 * part:g} %" for method, part in curves)
-    lines = [f"| bits | {heads} |", "|--:|" + "--:|" * len(curves)]
-    for length in dict.fromkeys(row["num_bits"] for row in rows):
+    results = [row for row in _record("figure3")["results"] if row["set"] == "closed"]
+    curves = list(dict.fromkeys((row["method"], row["dictionary_fraction"]) for row in results))
+    points = {(r["method"], r["dictionary_fraction"], r["num_bits"]): r for r in results}
+    rows = []
+    for length in dict.fromkeys(row["num_bits"] for row in results):
         found = [points[*curve, length] for curve in curves]
-        values = " | ".join(f"{row['sdr']:.2f} ± {row['sdr_std']:.2f}" for row in found)
-        lines.append(f"| {length} | {values} |")
-    return "\n".join(lines)
+        rows.append([str(length)] + [f"{r['sdr']:.2f} ± {r['sdr_std']:.2f}" for r in found])
+    heads = [f"{method.upper()}, {100 * part:g} %" for method, part in curves]
+    return _table(["bits", *heads], rows, num_texts=0)
 
 
 def variation_table() -> str:
     """SDR with one thing changed at a time."""
-    rows = _record("variations")["results"]
-    sets = list(dict.fromkeys(row["set"] for row in rows))
-    lengths = list(dict.fromkeys(row["num_bits"] for row in rows))
-    heads = " | ".join(f"{name}, {length}" for name in sets for length in lengths)
-    lines = [f"| changed | system | {heads} |", "|---|---|" + "--:|" * len(sets) * len(lengths)]
-    found = {(r["suspect"], r["value"], r["method"], r["set"], r["num_bits"]): r for r in rows}
+    results = _record("variations")["results"]
+    sets = list(dict.fromkeys(row["set"] for row in results))
+    lengths = list(dict.fromkeys(row["num_bits"] for row in results))
+    places = [(name, length) for name in sets for length in lengths]
+    found = {(r["suspect"], r["value"], r["method"], r["set"], r["num_bits"]): r for r in results}
+    rows = []
     for suspect, value, method in dict.fromkeys(key[:3] for key in found):
-        scores = [found.get((suspect, value, method, n, bits)) for n in sets for bits in lengths]
-        values = " | ".join("" if row is None else f"{row['sdr']:.2f}" for row in scores)
+        scored = [found.get((suspect, value, method, *place)) for place in places]
         changed = "nothing" if suspect == "none" else f"{suspect}: {value}"
-        lines.append(f"| {changed} | {method.upper().split('_')[0]} | {values} |")
-    return "\n".join(lines)
+        values = ["" if row is None else f"{row['sdr']:.2f}" for row in scored]
+        rows.append([changed, method.upper().split("_")[0], *values])
+    heads = [f"{name}, {length}" for name, length in places]
+    return _table(["changed", "system", *heads], rows, num_texts=2)
 
 
 def _figure2() -> Figure:
@@ -144,67 +148,72 @@ PICTURES: dict[str, Callable[[], Figure]] = {
 
 def benchmark(name: str) -> str:
     """Rows of a benchmark: ours, the reference in the same run, and their ratio."""
-    lines = ["| | size | ours | reference | ratio | unit |", "|---|---|--:|--:|--:|---|"]
-    for row in _record(name)["results"]:
-        values = " | ".join(_digits(row[key]) for key in ("ours", "reference", "ratio"))
-        lines.append(f"| {row['name']} | {row['size']} | {values} | {row['unit']} |")
-    return "\n".join(lines)
+    return _table(
+        ["", "size", "ours", "reference", "ratio", "unit"],
+        [
+            [row["name"], row["size"]]
+            + [_digits(row[key]) for key in ("ours", "reference", "ratio")]
+            + [row["unit"]]
+            for row in _record(name)["results"]
+        ],
+        num_texts=2,
+    )
 
 
 def search_table() -> str:
     """The search against FAISS and a naive top_k, a line per size."""
-    rows = {
+    results = {
         (row["name"].partition(" : ")[2], row["size"]): row
         for row in _record("bench_search")["results"]
     }
-    lines = [
-        "| size | 10⁹ pairs per core second | FAISS | ratio, core seconds | ratio, clock "
-        "| naive `lax.top_k`, ratio, clock | working memory |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-    ]
-    for (reference, size), row in rows.items():
+    rows = []
+    for (reference, size), row in results.items():
         if not reference.startswith("faiss"):
             continue
-        naive = rows.get(("lax.top_k on floats", size), {"ratio": None})
-        lines.append(
-            f"| {size} | {row['ours_per_core']:.1f} | {row['reference_per_core']:.2f} "
-            f"| {row['core_ratio']:.1f} | {row['ratio']:.1f} | {_digits(naive['ratio'])} "
-            f"| {row['peak_memory_mb']:.0f} MB |"
+        naive = results.get(("lax.top_k on floats", size), {"ratio": None})
+        rows.append(
+            [size, f"{row['ours_per_core']:.1f}", f"{row['reference_per_core']:.2f}"]
+            + [f"{row['core_ratio']:.1f}", f"{row['ratio']:.1f}", _digits(naive["ratio"])]
+            + [f"{row['peak_memory_mb']:.0f} MB"]
         )
-    return "\n".join(lines)
+    heads = ["size", "10⁹ pairs per core second", "FAISS", "ratio, core seconds", "ratio, clock"]
+    return _table([*heads, "naive `lax.top_k`, ratio, clock", "working memory"], rows)
 
 
 def weighted_table() -> str:
     """The weighted search against the unweighted one, a line per codes and weights."""
-    lines = [
-        "| size | weights | 10⁹ pairs per core second | unweighted | times slower, core seconds "
-        "| times slower, clock |",
-        "|---|---|--:|--:|--:|--:|",
-    ]
-    for row in _record("bench_search")["results"]:
-        if "weights" in row:
-            lines.append(
-                f"| {row['size']} | {row['weights']} | {row['ours_per_core']:.2f} "
-                f"| {row['reference_per_core']:.1f} | {1 / row['core_ratio']:.1f} "
-                f"| {1 / row['ratio']:.1f} |"
-            )
-    return "\n".join(lines)
+    heads = ["size", "weights", "10⁹ pairs per core second", "unweighted"]
+    return _table(
+        [*heads, "times slower, core seconds", "times slower, clock"],
+        [
+            [row["size"], row["weights"], f"{row['ours_per_core']:.2f}"]
+            + [f"{row['reference_per_core']:.1f}", f"{1 / row['core_ratio']:.1f}"]
+            + [f"{1 / row['ratio']:.1f}"]
+            for row in _record("bench_search")["results"]
+            if "weights" in row
+        ],
+        num_texts=2,
+    )
 
 
 def starts_table() -> str:
     """Objectives of a bit by where it starts and what follows."""
-    rows = _record("starts")["results"]
-    bits = sorted({row["bit"] for row in rows})
-    lines = [
-        "| start | " + " | ".join(f"bit {bit} | after steps" for bit in bits) + " |",
-        "|---|" + "--:|--:|" * len(bits),
-    ]
-    for start in dict.fromkeys(row["start"] for row in rows):
-        of_start = {row["bit"]: row for row in rows if row["start"] == start}
+    results = _record("starts")["results"]
+    bits = sorted({row["bit"] for row in results})
+    rows = []
+    for start in dict.fromkeys(row["start"] for row in results):
+        of_start = {row["bit"]: row for row in results if row["start"] == start}
         values = [of_start[bit][name] for bit in bits for name in ("best", "after_steps")]
-        cells = " | ".join("" if value is None else f"{value:.4f}" for value in values)
-        lines.append(f"| {start} | {cells} |")
-    return "\n".join(lines)
+        rows.append([start, *("" if value is None else f"{value:.4f}" for value in values)])
+    heads = [head for bit in bits for head in (f"bit {bit}", "after steps")]
+    return _table(["start", *heads], rows)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], num_texts: int = 1) -> str:
+    """A Markdown table whose first ``num_texts`` columns are texts, the others figures."""
+    line = lambda cells: "| " + " | ".join(cells) + " |"
+    marks = "|" + "---|" * num_texts + "--:|" * (len(heads) - num_texts)
+    return "\n".join([line(heads), marks, *map(line, rows)])
 
 
 def _digits(value: float | None) -> str:
