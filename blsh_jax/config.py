@@ -49,16 +49,27 @@ class FeatureConfig:
         kind: ``magnitude`` (D = F), ``mel`` or ``log_mel`` (D = num_mels).
         num_mels: number of mel bands, for the two mel kinds.
         context: number of frames side by side, odd; the frame itself is in the middle.
+        levels: mel bands whose level above the noise floor stands beside the spectrum, at the same
+            norm; 0 compares spectra alone.
+        floor_frames: the noise floor of a band is its least magnitude in so many frames, the frame
+            itself the last.
     """
 
     kind: Literal["magnitude", "mel", "log_mel"] = "magnitude"
     num_mels: int = 128
     context: int = 1
+    levels: int = 0
+    floor_frames: int = 64
 
     def __post_init__(self):
         _one_of("kind", self.kind, ("magnitude", "mel", "log_mel"))
         if self.context < 1 or self.context % 2 == 0:
             raise ValueError(f"context is {self.context}: give an odd number of frames, 1 or more")
+        if self.levels < 0 or self.floor_frames < 1:
+            raise ValueError(
+                f"levels is {self.levels} and floor_frames {self.floor_frames}: give 0 or more "
+                "bands and 1 or more frames"
+            )
 
 
 _POSITIVE_IN_FIT = (
@@ -180,6 +191,43 @@ class NetworkConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class VarietyConfig:
+    """Training mixtures drawn at random, for noise that no dictionary has heard.
+
+    Attributes:
+        num_mixtures: how many; 0 mixes every utterance with every noise as it is, as published.
+        mixture_seconds: length of a mixture.
+        min_snr_db: lowest signal-to-noise ratio, in dB.
+        max_snr_db: highest signal-to-noise ratio, in dB.
+        max_speed: a noise is played up to so many times faster or slower.
+        equalizer_db: gains by which noises are coloured, up or down, in dB; speech by half of them.
+        second_noise: probability that a second noise joins the first.
+    """
+
+    num_mixtures: int = 0
+    mixture_seconds: float = 3.0
+    min_snr_db: float = -5.0
+    max_snr_db: float = 12.0
+    max_speed: float = 1.4
+    equalizer_db: float = 15.0
+    second_noise: float = 0.5
+
+    def __post_init__(self):
+        if self.num_mixtures < 0 or self.mixture_seconds <= 0:
+            raise ValueError(
+                f"num_mixtures is {self.num_mixtures} and mixture_seconds {self.mixture_seconds}: "
+                "give 0 or more mixtures of a positive length"
+            )
+        if self.min_snr_db > self.max_snr_db:
+            raise ValueError(f"min_snr_db {self.min_snr_db} is above max_snr_db {self.max_snr_db}")
+        if self.max_speed < 1 or self.equalizer_db < 0 or not 0 <= self.second_noise <= 1:
+            raise ValueError(
+                f"max_speed {self.max_speed}, equalizer_db {self.equalizer_db}, second_noise "
+                f"{self.second_noise}: give 1 or more, 0 or more, and a probability"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """A whole training run: how mixtures are made, and what is learned from them.
 
@@ -187,24 +235,29 @@ class TrainConfig:
         stft: the transform.
         features: what frames are compared by.
         fit: how projections are learned.
-        snr_db: signal-to-noise ratio of the training mixtures, in dB.
+        variety: random training mixtures in place of the published ones.
+        snr_db: signal-to-noise ratio of the training mixtures, in dB, where ``variety`` sets none.
         held_back: last part of each training utterance that training does not touch; the closed
             test set is made of it.
         dictionary_fraction: part of the training frames that enters the dictionary ([ICASSP20]
             section 4.2 compares 10 % and 1 %).
         max_fit_frames: projections are learned on at most this many dictionary frames.
         num_neighbors: K, the neighbours whose masks are averaged.
+        mask_exponent: power of the mean of their masks; above 1, neighbours that disagree let less
+            through.
         seed: seed of everything random.
     """
 
     stft: StftConfig = StftConfig()
     features: FeatureConfig = FeatureConfig()
     fit: FitConfig = FitConfig()
+    variety: VarietyConfig = VarietyConfig()
     snr_db: float = 0.0
     held_back: float = 0.2
     dictionary_fraction: float = 0.1
     max_fit_frames: int = 100_000
     num_neighbors: int = 10
+    mask_exponent: float = 1.0
     seed: int = 0
 
     def __post_init__(self):
@@ -212,6 +265,19 @@ class TrainConfig:
             raise ValueError(f"dictionary_fraction is {self.dictionary_fraction}: give (0, 1]")
         if not 0 <= self.held_back < 1:
             raise ValueError(f"held_back is {self.held_back}: give a fraction in [0, 1)")
+
+
+RECIPES: dict[str, TrainConfig] = {
+    "paper": TrainConfig(),
+    "general": TrainConfig(
+        features=FeatureConfig(levels=32),
+        variety=VarietyConfig(num_mixtures=2000),
+        dictionary_fraction=0.25,
+        num_neighbors=40,
+        mask_exponent=2.0,
+    ),
+}
+"""What a run starts from: the published method, or what separates unknown noise best."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -145,7 +145,12 @@ def _searching(dictionary: FrameDictionary, model: Model) -> tuple[_Call, _Call]
 
     def call(apply: Callable[..., Array]) -> _Call:
         return lambda speech, noise: apply(
-            speech + noise, dictionary, config.stft, config.features, config.num_neighbors
+            speech + noise,
+            dictionary,
+            config.stft,
+            config.features,
+            config.num_neighbors,
+            config.mask_exponent,
         )
 
     return call(separation.separate), call(separation.separation_masks)

@@ -18,7 +18,7 @@ from jax import Array
 
 from blsh_jax import spectra, streaming
 from blsh_jax._version import __version__
-from blsh_jax.config import TrainConfig
+from blsh_jax.config import StftConfig, TrainConfig
 from blsh_jax.files import replacing
 from blsh_jax.model import Model
 from blsh_jax.streaming import State
@@ -138,13 +138,17 @@ def _write(path: Path, content: bytes) -> Path:
 def _sizes(model: Model) -> str:
     """The header of sizes, which users of the C code need as well."""
     config, (bits, features) = model.config, model.hasher.projections.shape
+    spectrum = features - config.features.levels
     names = {
         "SAMPLE_RATE": config.stft.sample_rate,
         "WINDOW": config.stft.window_length,
         "HOP": config.stft.hop_length,
         "BINS": config.stft.num_bins,
         "CONTEXT": config.features.context,
-        "BANDS": features // config.features.context,
+        "BANDS": spectrum // config.features.context,
+        "SPECTRUM": spectrum,
+        "LEVELS": config.features.levels,
+        "FLOOR_FRAMES": config.features.floor_frames,
         "FEATURES": features,
         "MEL": int(config.features.kind != "magnitude"),
         "LOG_MEL": int(config.features.kind == "log_mel"),
@@ -153,6 +157,7 @@ def _sizes(model: Model) -> str:
         "FRAMES": model.dictionary.num_frames,
         "MASK_WORDS": model.dictionary.masks.shape[1],
         "NEIGHBORS": config.num_neighbors,
+        "MASK_EXPONENT": f"{config.mask_exponent:.8e}f",
     }
     lines = [f"#define BLSH_{name} {value}" for name, value in names.items()]
     return f"/* Made by blsh_jax {__version__}. */\n" + "\n".join(lines) + "\n"
@@ -164,7 +169,11 @@ def _tables(model: Model) -> Iterator[str]:
     yield f"/* Made by blsh_jax {__version__}. Included by blsh.c only. */\n"
     yield from _transform_tables(config)
     if config.features.kind != "magnitude":
-        yield from _mel_tables(config)
+        yield from _mel_tables("blsh_mel", config.features.num_mels, config.stft)
+        yield f"#define BLSH_LOG_MEL_RANGE_DB {spectra.LOG_MEL_RANGE_DB}f\n"
+    if config.features.levels:
+        yield from _mel_tables("blsh_level", config.features.levels, config.stft)
+        yield f"#define BLSH_LEVEL_RANGE_DB {spectra.LEVEL_RANGE_DB}f\n"
     yield _table("float", "blsh_projections", model.hasher.projections)
     yield _table("float", "blsh_biases", model.hasher.biases)
     yield _table("uint32_t", "blsh_codes", dictionary.codes)
@@ -180,15 +189,14 @@ def _transform_tables(config: TrainConfig) -> Iterator[str]:
     yield _table("float", "blsh_twiddles", np.stack([np.cos(angles), np.sin(angles)], axis=1))
 
 
-def _mel_tables(config: TrainConfig) -> Iterator[str]:
+def _mel_tables(name: str, num_mels: int, stft: StftConfig) -> Iterator[str]:
     """Each filter's bins, from the first to the end, and all weights one after another."""
-    filters = spectra.mel_filters(config.features.num_mels, config.stft)
+    filters = spectra.mel_filters(num_mels, stft)
     spans = [np.flatnonzero(column)[[0, -1]] for column in filters.T]
     weights = [column[a : b + 1] for column, (a, b) in zip(filters.T, spans, strict=True)]
-    yield _table("int16_t", "blsh_mel_first", np.array([a for a, _ in spans]))
-    yield _table("int16_t", "blsh_mel_end", np.array([b + 1 for _, b in spans]))
-    yield _table("float", "blsh_mel_weights", np.concatenate(weights))
-    yield f"#define BLSH_LOG_MEL_RANGE_DB {spectra.LOG_MEL_RANGE_DB}f\n"
+    yield _table("int16_t", f"{name}_first", np.array([a for a, _ in spans]))
+    yield _table("int16_t", f"{name}_end", np.array([b + 1 for _, b in spans]))
+    yield _table("float", f"{name}_weights", np.concatenate(weights))
 
 
 def _table(kind: str, name: str, values: np.ndarray | Array) -> str:

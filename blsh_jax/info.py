@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from blsh_jax import spectra, streaming
-from blsh_jax.config import StftConfig
+from blsh_jax.config import TrainConfig
 from blsh_jax.model import Model
 
 _SECONDS = 4.0  # of noise, for the real-time factors
@@ -21,7 +21,7 @@ class Cost(NamedTuple):
 
     Attributes:
         transform: floating-point operations of the transform and its inverse.
-        features: floating-point operations of the features.
+        features: floating-point operations of the features, comparisons for noise floors included.
         projection: multiplications and additions of the hash functions.
         search: XORs and popcounts of 32-bit words.
         masks: bits counted and multiplied with the spectrum.
@@ -51,10 +51,10 @@ def cost(model: Model) -> Cost:
     config, dictionary = model.config, model.dictionary
     bits, features = model.hasher.projections.shape
     bins, k = config.stft.num_bins, config.num_neighbors
-    mel = 0 if config.features.kind == "magnitude" else _mel_operations(model)
+    floors = config.features.levels * config.features.floor_frames
     return Cost(
         transform=2 * _real_fft_operations(config.stft.window_length),
-        features=4 * bins + mel + 3 * features,
+        features=4 * bins + _mel_operations(config) + floors + 3 * features,
         projection=2 * bits * features,
         search=2 * dictionary.codes.size,
         masks=k * bins + 3 * bins,
@@ -112,6 +112,8 @@ def describe(model: Model) -> dict[str, Any]:
         "neighbors": config.num_neighbors,
         "features": config.features.kind,
         "context": config.features.context,
+        "levels": config.features.levels,
+        "mask_exponent": config.mask_exponent,
         "sample_rate": stft.sample_rate,
         "trained_on": model.provenance,
         "bytes": model_bytes(model),
@@ -136,10 +138,11 @@ def text(facts: dict[str, Any], one_core: bool) -> str:
     sizes, operations = facts["bytes"], facts["operations_per_frame"]
     where = "one core" if one_core else "all cores"
     reach = f", {facts['context']} frames side by side" * (facts["context"] > 1)
+    levels = f" and {facts['levels']} levels above the noise floor" * (facts["levels"] > 0)
     lines = [
         f"model      {facts['bits']} bits, {facts['dictionary_frames']} dictionary frames, "
         f"{facts['neighbors']} neighbours",
-        f"features   {facts['features']}{reach}, {facts['sample_rate']} Hz",
+        f"features   {facts['features']}{reach}{levels}, {facts['sample_rate']} Hz",
         *_sources(facts["trained_on"]),
         f"bytes      {sum(sizes.values()):,} ("
         + ", ".join(f"{name} {value:,}" for name, value in sizes.items())
@@ -169,6 +172,9 @@ def _real_fft_operations(length: int) -> int:
     return round(2.5 * length * np.log2(length))
 
 
-def _mel_operations(model: Model) -> int:
-    stft: StftConfig = model.config.stft
-    return 2 * int(np.count_nonzero(spectra.mel_filters(model.config.features.num_mels, stft)))
+def _mel_operations(config: TrainConfig) -> int:
+    """Multiplications and additions of the mel filters, of the spectrum's kind and of levels."""
+    features = config.features
+    banks = [] if features.kind == "magnitude" else [features.num_mels]
+    banks += [features.levels] if features.levels else []
+    return sum(2 * int(np.count_nonzero(spectra.mel_filters(n, config.stft))) for n in banks)

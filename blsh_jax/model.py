@@ -19,7 +19,7 @@ from blsh_jax.files import replacing
 from blsh_jax.separation import Dictionary, SpectralDictionary
 
 FORMAT = "blsh_jax model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SHIPPED = "default"
 
 
@@ -32,8 +32,8 @@ class Model:
     """All that denoising needs.
 
     Attributes:
-        config: how the model was trained; its ``stft``, ``features`` and ``num_neighbors`` say how
-            it is used.
+        config: how the model was trained; its ``stft``, ``features``, ``num_neighbors`` and
+            ``mask_exponent`` say how it is used.
         dictionary: hash functions, codes and masks.
         provenance: corpora, licences, versions: plain values for JSON.
         frames: (N, D) float16 feature vectors of the dictionary's frames, which comparisons with

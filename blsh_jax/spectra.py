@@ -21,6 +21,9 @@ from blsh_jax.config import FeatureConfig, StftConfig
 # that they do not depend on the recording level and never reach log(0).
 LOG_MEL_RANGE_DB = 60.0
 
+# Levels above the noise floor are cut here: what stands higher is no noise, however loud.
+LEVEL_RANGE_DB = 40.0
+
 
 def num_frames(num_samples: int, config: StftConfig) -> int:
     """T, the frames of a signal of ``num_samples`` samples."""
@@ -125,13 +128,17 @@ def unit_norm(frames: Array) -> Array:
     return scaled / jnp.where(norm > 0, norm, jnp.ones_like(norm))
 
 
-def features(spectra: Array, features: FeatureConfig, config: StftConfig) -> Array:
+def features(
+    spectra: Array, features: FeatureConfig, config: StftConfig, past: Array | None = None
+) -> Array:
     """The unit vectors that frames are compared by.
 
     Args:
         spectra: (..., T, F) complex64.
         features: kind of features, and how many frames stand side by side.
         config: the transform that made the spectra.
+        past: (..., H, M) float32, ``level_bands`` of the ``num_past_frames`` frames before the
+            first; default: silence.
 
     Returns:
         (..., T, D) float32 of unit norm; digitally silent frames are zero.
@@ -140,16 +147,69 @@ def features(spectra: Array, features: FeatureConfig, config: StftConfig) -> Arr
     """
     magnitude = jnp.abs(spectra)
     if features.kind != "magnitude":
-        filters = jnp.asarray(mel_filters(features.num_mels, config), magnitude.dtype)
-        mel = jnp.matmul(magnitude, filters, precision=jax.lax.Precision.HIGHEST)
+        mel = _mel(magnitude, features.num_mels, config)
         magnitude = _log_mel(mel) if features.kind == "log_mel" else mel
-    return unit_norm(stack_frames(magnitude, features.context))
+    spectrum = unit_norm(stack_frames(magnitude, features.context))
+    if features.levels == 0:
+        return spectrum
+    bands = level_bands(spectra, features, config)
+    if past is None:
+        past = jnp.zeros((*bands.shape[:-2], num_past_frames(features, config), features.levels))
+    levels = levels_above_floor(jnp.concatenate([past, bands], axis=-2), features, config)
+    return unit_norm(jnp.concatenate([spectrum, unit_norm(levels)], axis=-1))
+
+
+def level_bands(spectra: Array, features: FeatureConfig, config: StftConfig) -> Array:
+    """Mel magnitudes whose levels are compared: (..., T, F) complex64 to (..., T, M) float32."""
+    return _mel(jnp.abs(spectra), features.levels, config)
+
+
+def num_past_frames(features: FeatureConfig, config: StftConfig) -> int:
+    """H, frames before a frame that its levels depend on; 0 without levels."""
+    return features.floor_frames - 1 + _lead_frames(config) if features.levels else 0
+
+
+def levels_above_floor(bands: Array, features: FeatureConfig, config: StftConfig) -> Array:
+    """How far each band stands above the noise, which is what speech pauses leave of it.
+
+    The floor of a band is its least magnitude in the last ``floor_frames`` frames. A frame whose
+    window reaches into digital silence says nothing about noise and does not count, so a signal
+    begins without a floor, and without levels.
+
+    Args:
+        bands: (..., H + T, M) float32 mel magnitudes, the first H = ``num_past_frames`` of them
+            only for the floors of the others.
+        features: number of bands and of frames.
+        config: the transform that made them.
+
+    Returns:
+        (..., T, M) float32 in dB, 0 to ``LEVEL_RANGE_DB``.
+
+    Source: minimum statistics, R. Martin, IEEE Trans. Speech and Audio Processing 9 (5), 2001.
+    """
+    lead, reach = _lead_frames(config), features.floor_frames
+    silent = jnp.max(bands, axis=-1, keepdims=True) == 0
+    count = bands.shape[-2] - lead
+    near_silence = functools.reduce(
+        jnp.logical_or, [silent[..., i : i + count, :] for i in range(lead + 1)]
+    )
+    counted = bands[..., lead:, :]
+    never = jnp.full((), jnp.inf, bands.dtype)
+    window = (1,) * (bands.ndim - 2) + (reach, 1)
+    strides = (1,) * bands.ndim
+    floor = jax.lax.reduce_window(
+        jnp.where(near_silence, never, counted), never, jax.lax.min, window, strides, "VALID"
+    )
+    current = counted[..., reach - 1 :, :]
+    known = (floor > 0) & (floor < never)
+    ratio = jnp.where(known, current, 1.0) / jnp.where(known, floor, 1.0)
+    return jnp.clip(20 * jnp.log10(jnp.maximum(ratio, 1.0)), 0.0, LEVEL_RANGE_DB)
 
 
 def num_features(features: FeatureConfig, config: StftConfig) -> int:
     """D, the length of a feature vector."""
     per_frame = config.num_bins if features.kind == "magnitude" else features.num_mels
-    return per_frame * features.context
+    return per_frame * features.context + features.levels
 
 
 def stack_frames(frames: Array, context: int) -> Array:
@@ -190,6 +250,12 @@ def mel_filters(num_mels: int, config: StftConfig) -> np.ndarray:
     empty = np.flatnonzero(filters.sum(0) == 0)
     filters[np.abs(bins - center[empty]).argmin(0), empty] = 1
     return filters
+
+
+def _mel(magnitude: Array, num_mels: int, config: StftConfig) -> Array:
+    """Magnitudes (..., T, F) under mel filters: (..., T, num_mels)."""
+    filters = jnp.asarray(mel_filters(num_mels, config), magnitude.dtype)
+    return jnp.matmul(magnitude, filters, precision=jax.lax.Precision.HIGHEST)
 
 
 def _log_mel(mel: Array) -> Array:

@@ -30,12 +30,15 @@ class State(NamedTuple):
 
     Attributes:
         samples: (C, window - hop) float32, newest samples.
+        bands: (C, H, M) float32, mel magnitudes of the frames before ``spectra``, whose least are
+            the noise floors; H = 0 for features without levels.
         spectra: (C, 2 R, F) complex64, newest spectra of the input.
         masked: (C, P - 1, F) complex64, newest spectra of the output.
         gains: (C, P - 1) float32, their mean gains of the highest bins.
     """
 
     samples: Array
+    bands: Array
     spectra: Array
     masked: Array
     gains: Array
@@ -72,8 +75,10 @@ def init(config: TrainConfig, channels: int = 1) -> State:
     """
     hop, window, bins = config.stft.hop_length, config.stft.window_length, config.stft.num_bins
     reach, past = config.features.context // 2, window // hop - 1
+    levels = spectra.num_past_frames(config.features, config.stft), config.features.levels
     return State(
         jnp.zeros((channels, window - hop), jnp.float32),
+        jnp.zeros((channels, *levels), jnp.float32),
         jnp.zeros((channels, 2 * reach, bins), jnp.complex64),
         jnp.zeros((channels, past, bins), jnp.complex64),
         jnp.zeros((channels, past), jnp.float32),
@@ -131,10 +136,11 @@ def advance(
         stft=config.stft,
         features=config.features,
         k=config.num_neighbors,
+        exponent=config.mask_exponent,
     )
 
 
-@functools.partial(jax.jit, static_argnames=("stft", "features", "k"))
+@functools.partial(jax.jit, static_argnames=("stft", "features", "k", "exponent"))
 def _advance(
     dictionary: Dictionary,
     state: State,
@@ -144,6 +150,7 @@ def _advance(
     stft: StftConfig,
     features: FeatureConfig,
     k: int,
+    exponent: float,
 ) -> tuple[State, Output]:
     """``advance`` on arrays."""
     hops, past = samples.shape[-1] // stft.hop_length, state.masked.shape[1]
@@ -153,17 +160,32 @@ def _advance(
     # Frames whose context is complete: all but R at the start, which are done, and R at the end.
     reach = features.context // 2
     ready = slice(reach, reach + hops)
-    frames = spectra.features(spectrum, features, stft)[:, ready]
+    frames = spectra.features(spectrum, features, stft, state.bands)[:, ready]
     queries = dictionary.encode(frames.reshape(-1, frames.shape[-1]))
     mask = separation.estimate_mask(dictionary, queries, k).reshape(*frames.shape[:2], -1)
+    mask = masks.sharpen(mask, exponent)
     mask = jnp.maximum(mask, jnp.broadcast_to(floor, mask.shape))
     masked = jnp.concatenate([state.masked, masks.apply_mask(mask, spectrum[:, ready])], axis=1)
     gains = jnp.concatenate([state.gains, _high_gains(mask)], axis=1)
     speech = spectra.istft(masked, samples.shape[-1], stft)
     following = State(
-        heard[:, samples.shape[-1] :], spectrum[:, hops:], masked[:, hops:], gains[:, hops:]
+        heard[:, samples.shape[-1] :],
+        _following_bands(state, spectrum[:, :hops], features, stft),
+        spectrum[:, hops:],
+        masked[:, hops:],
+        gains[:, hops:],
     )
     return following, Output(speech, _interpolate(gains, stft))
+
+
+def _following_bands(
+    state: State, passed: Array, features: FeatureConfig, stft: StftConfig
+) -> Array:
+    """The newest bands, once the spectra (C, H, F) that passed have joined them."""
+    if features.levels == 0:
+        return state.bands
+    passed = spectra.level_bands(passed, features, stft)
+    return jnp.concatenate([state.bands, passed], axis=1)[:, passed.shape[1] :]
 
 
 def _high_gains(mask: Array) -> Array:

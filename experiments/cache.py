@@ -19,7 +19,8 @@ import numpy as np
 
 from blsh_jax import __version__, records
 from blsh_jax import model as models
-from blsh_jax.corpora import Mixtures
+from blsh_jax.config import to_dict
+from blsh_jax.corpora import Mixtures, VariedMixtures
 from blsh_jax.files import replacing
 from blsh_jax.model import Model
 
@@ -89,13 +90,17 @@ def digest(settings: Settings) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def fingerprint(mixtures: Mixtures) -> dict[str, Any]:
+def fingerprint(mixtures: Mixtures | VariedMixtures) -> dict[str, Any]:
     """What makes a set of mixtures what it is, the samples of its recordings included."""
     content = hashlib.sha256()
     for loaded in (mixtures.speech, mixtures.noise):
         for recording, signal in zip(loaded.recordings, loaded.signals, strict=True):
             content.update(recording.key.encode())
             content.update(np.ascontiguousarray(signal).tobytes())
-    content.update(repr(mixtures.pairs).encode())
-    names = ("snr_db", "seed", "part", "held_back")
-    return {name: getattr(mixtures, name) for name in names} | {"content": content.hexdigest()}
+    shared = {name: getattr(mixtures, name) for name in ("seed", "part", "held_back")}
+    if isinstance(mixtures, VariedMixtures):
+        shared["variety"] = to_dict(mixtures.config)
+    else:
+        shared["snr_db"] = mixtures.snr_db
+        content.update(repr(mixtures.pairs).encode())
+    return shared | {"content": content.hexdigest()}

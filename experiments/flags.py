@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import app, flags
 
-from blsh_jax.config import TrainConfig
+from blsh_jax.config import RECIPES, TrainConfig
 
 # A field's flag has the field's name, except where that says too little by itself.
 _FLAG_NAMES = {"kind": "features"}
@@ -52,26 +52,45 @@ def define_output(help_text: str) -> None:
     flags.DEFINE_string("output", None, help_text, required=True)
 
 
-def define_train_config(config: type = TrainConfig) -> None:
-    """A flag for every field of ``config`` and of the configurations inside it."""
+def define_train_config() -> None:
+    """``--recipe``, and a flag for every field of ``TrainConfig`` and the configurations in it."""
+    flags.DEFINE_enum(
+        "recipe",
+        "paper",
+        list(RECIPES),
+        "Where the settings start from, before other flags change them: paper, the published "
+        "method; general, for noise that the dictionary has not heard (random mixtures of varied "
+        "noise, levels above the noise floor, more neighbours, sharper masks).",
+    )
+    _define_fields(TrainConfig)
+
+
+def train_config() -> TrainConfig:
+    """The configuration that the flags say."""
+    return _from_flags(RECIPES[flags.FLAGS.recipe])
+
+
+def _define_fields(config: type) -> None:
     descriptions = _descriptions(config)
     for field in dataclasses.fields(config):
         if dataclasses.is_dataclass(field.default):
-            define_train_config(type(field.default))
+            _define_fields(type(field.default))
         else:
             name = _FLAG_NAMES.get(field.name, field.name)
             _define(name, field.type, field.default, descriptions.get(field.name, ""))
 
 
-def train_config(config: type = TrainConfig) -> Any:
-    """The configuration that the flags say."""
+def _from_flags(recipe: Any) -> Any:
+    """The recipe, or a configuration inside it, with the fields whose flags were given."""
     values = {}
-    for field in dataclasses.fields(config):
-        if dataclasses.is_dataclass(field.default):
-            values[field.name] = train_config(type(field.default))
+    for field in dataclasses.fields(recipe):
+        value = getattr(recipe, field.name)
+        if dataclasses.is_dataclass(value):
+            values[field.name] = _from_flags(value)
         else:
-            values[field.name] = flags.FLAGS[_FLAG_NAMES.get(field.name, field.name)].value
-    return config(**values)
+            flag = flags.FLAGS[_FLAG_NAMES.get(field.name, field.name)]
+            values[field.name] = value if flag.using_default_value else flag.value
+    return type(recipe)(**values)
 
 
 def _define(name: str, kind: Any, default: Any, description: str) -> None:

@@ -17,7 +17,7 @@ from absl import flags
 from blsh_jax import config as configs
 from blsh_jax import corpora, records
 from blsh_jax.config import TrainConfig
-from blsh_jax.corpora import Mixtures
+from blsh_jax.corpora import Mixtures, VariedMixtures
 from experiments import flags as launch
 from experiments.cache import fingerprint
 
@@ -35,7 +35,7 @@ class Protocol:
         sources: what the recordings are, for records.
     """
 
-    train: Mixtures
+    train: Mixtures | VariedMixtures
     tests: dict[str, Mixtures]
     sources: dict[str, Any]
 
@@ -117,13 +117,13 @@ def parts(
     sources = {"speech": corpora.list_speech(speech), "noise": corpora.list_noise(noise)}
     loaded = {name: _load(corpus, config) for name, corpus in sources.items()}
     pair = loaded["speech"], loaded["noise"]
-    train = _mix(*pair, config, "train", config.seed, None)
-    tests = {"closed": _mix(*pair, config, "closed", _TEST_SEED, max_mixtures)}
+    train = corpora.training_mixtures(*pair, config)
+    tests = {"closed": _mix(*pair, config, "closed", max_mixtures)}
     if open_speech is not None and open_noise is not None:
         sources["open_speech"] = corpora.list_speech(open_speech)
         sources["open_noise"] = corpora.list_noise(open_noise)
         pair = _load(sources["open_speech"], config), _load(sources["open_noise"], config)
-        tests["open"] = _mix(*pair, config, "whole", _TEST_SEED, max_mixtures)
+        tests["open"] = _mix(*pair, config, "whole", max_mixtures)
     return Protocol(train, tests, _describe(sources))
 
 
@@ -153,13 +153,13 @@ def paper(
     sources = dict(zip(("train", "closed", "open_speech"), split, strict=True))
     sources["noise"] = corpora.list_noise(noise)
     known = _load(sources["noise"], config)
-    train = _mix(_load(sources["train"], config), known, config, "whole", config.seed, None)
+    train = corpora.training_mixtures(_load(sources["train"], config), known, config, "whole")
     closed = _load(sources["closed"], config)
-    tests = {"closed": _mix(closed, known, config, "whole", _TEST_SEED, max_mixtures)}
+    tests = {"closed": _mix(closed, known, config, "whole", max_mixtures)}
     if open_noise is not None:
         sources["open_noise"] = corpora.list_noise(open_noise)
         pair = _load(sources["open_speech"], config), _load(sources["open_noise"], config)
-        tests["open"] = _mix(*pair, config, "whole", _TEST_SEED, max_mixtures)
+        tests["open"] = _mix(*pair, config, "whole", max_mixtures)
     return Protocol(train, tests, _describe(sources))
 
 
@@ -196,9 +196,9 @@ def _load(corpus: corpora.Corpus, config: TrainConfig) -> corpora.Loaded:
     return loaded
 
 
-def _mix(speech, noise, config: TrainConfig, part, seed: int, count: int | None) -> Mixtures:
+def _mix(speech, noise, config: TrainConfig, part, count: int) -> Mixtures:
     mixtures = corpora.make_mixtures(
-        speech, noise, config.snr_db, seed, part, config.held_back, count
+        speech, noise, config.snr_db, _TEST_SEED, part, config.held_back, count
     )
     corpora.report(mixtures)
     return mixtures

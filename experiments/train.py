@@ -42,9 +42,7 @@ def main(argv: list[str]) -> None:
     output = Path(values.output)
     sources = corpora.list_speech(values.speech), corpora.list_noise(values.noise)
     speech, noise = (corpora.load(source, config.stft.sample_rate) for source in sources)
-    mixtures = corpora.make_mixtures(
-        speech, noise, config.snr_db, config.seed, part="train", held_back=config.held_back
-    )
+    mixtures = corpora.training_mixtures(speech, noise, config)
     for skipped in (speech, noise, mixtures):
         corpora.report(skipped)
     environment = records.environment()

@@ -113,6 +113,7 @@ class Workbench:
             system=[system.method, system.num_bits],
             mixtures=fingerprint(mixtures),
             neighbors=self.config.num_neighbors,
+            mask_exponent=self.config.mask_exponent,
             settings=settings,
         )
         return self.cache.record("scores", described, make)
@@ -153,7 +154,12 @@ def searching(
 
     def call(apply):
         return lambda speech, noise: apply(
-            speech + noise, dictionary, config.stft, features, config.num_neighbors
+            speech + noise,
+            dictionary,
+            config.stft,
+            features,
+            config.num_neighbors,
+            config.mask_exponent,
         )
 
     return System(method, num_bits, call(separation.separate), call(separation.separation_masks))

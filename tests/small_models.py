@@ -3,17 +3,20 @@
 import jax
 import jax.numpy as jnp
 
-from blsh_jax import codes, config, model, separation
+from blsh_jax import codes, config, model, separation, spectra
 
 
-def random_model(kind="magnitude", context=1, num_frames=300, num_bits=40):
+def random_model(
+    kind="magnitude", context=1, levels=0, mask_exponent=1.0, num_frames=300, num_bits=40
+):
     """A model whose dictionary is random."""
-    features = config.FeatureConfig(kind=kind, num_mels=40, context=context)
-    bands = 513 if kind == "magnitude" else 40
+    features = config.FeatureConfig(kind, 40, context, levels, floor_frames=9)
+    settings = config.TrainConfig(features=features, mask_exponent=mask_exponent)
     keys = jax.random.split(jax.random.key(0), 3)
-    frames = jnp.abs(jax.random.normal(keys[0], (num_frames, bands * context)))
+    length = spectra.num_features(features, settings.stft)
+    frames = jnp.abs(jax.random.normal(keys[0], (num_frames, length)))
     frames = frames / jnp.linalg.norm(frames, axis=-1, keepdims=True)
     hasher = codes.random_hasher(keys[1], num_bits, frames)
     binary = jax.random.bernoulli(keys[2], 0.5, (num_frames, 513))
     dictionary = separation.build_dictionary(hasher, frames, binary)
-    return model.Model(config.TrainConfig(features=features), dictionary, {})
+    return model.Model(settings, dictionary, {})

@@ -39,3 +39,9 @@ def test_average_equals_the_mean_of_unpacked_masks():
     packed = masks.pack_masks(binary)
     assert packed.shape == (50, 17)
     np.testing.assert_allclose(masks.average_masks(packed, indices, 513), expected, atol=1e-6)
+
+
+def test_sharpening_is_a_power_and_keeps_zero_and_one():
+    mask = jnp.asarray([0.0, 0.25, 0.5, 1.0])
+    np.testing.assert_allclose(masks.sharpen(mask, 2.0), [0, 0.0625, 0.25, 1])
+    assert masks.sharpen(mask, 1.0) is mask

@@ -117,3 +117,63 @@ def test_bad_input_is_named():
         StftConfig(hop_length=300)
     with pytest.raises(ValueError, match="context"):
         FeatureConfig(context=2)
+
+
+LEVELS = FeatureConfig(levels=12, floor_frames=5)
+
+
+def _slow_levels(bands, reach, lead):
+    """Levels above the least of the last ``reach`` frames that lie ``lead`` frames into sound."""
+    levels = np.zeros_like(bands)
+    for t in range(len(bands)):
+        counted = [
+            bands[u]
+            for u in range(max(0, t - reach + 1), t + 1)
+            if u >= lead and all(bands[v].max() > 0 for v in range(u - lead, u + 1))
+        ]
+        if counted:
+            ratio = np.maximum(bands[t] / np.min(counted, axis=0), 1)
+            levels[t] = np.minimum(20 * np.log10(ratio), 40)
+    return levels
+
+
+def _interrupted(length=20 * 256):
+    """Noise of changing level, a digital silence inside."""
+    signal = jax.random.normal(jax.random.key(5), (length,)) * jnp.linspace(0.01, 1, length)
+    return signal.at[2500:4200].set(0)
+
+
+def test_levels_stand_above_the_floor_of_the_frames_before():
+    spectrum = spectra.stft(_interrupted(), CONFIG)
+    features = np.asarray(spectra.features(spectrum, LEVELS, CONFIG), np.float64)
+    assert features.shape[-1] == spectra.num_features(LEVELS, CONFIG) == 513 + 12
+    bands = np.abs(np.asarray(spectrum)) @ spectra.mel_filters(12, CONFIG)
+    levels = _slow_levels(bands, 5, 3)
+    norms = np.linalg.norm(levels, axis=1, keepdims=True)
+    expected = levels / np.where(norms > 0, norms, 1)
+    magnitude = np.asarray(spectra.features(spectrum, FeatureConfig(), CONFIG), np.float64)
+    both = np.concatenate([magnitude, expected], axis=1)
+    both /= np.maximum(np.linalg.norm(both, axis=1, keepdims=True), 1e-30)
+    assert np.count_nonzero(norms) > 8 and np.count_nonzero(norms == 0) > 5
+    np.testing.assert_allclose(features, both, atol=2e-5)
+
+
+def test_levels_do_not_depend_on_gain_padding_or_where_a_signal_is_cut():
+    signal = _interrupted()
+    whole = spectra.features(spectra.stft(signal, CONFIG), LEVELS, CONFIG)
+    louder = spectra.features(spectra.stft(8 * signal, CONFIG), LEVELS, CONFIG)
+    np.testing.assert_allclose(louder, whole, atol=1e-5)
+    padded = jnp.pad(signal, (512, 0))
+    later = spectra.features(spectra.stft(padded, CONFIG), LEVELS, CONFIG)
+    np.testing.assert_allclose(later[2:], whole, atol=1e-5)
+    spectrum = spectra.stft(signal, CONFIG)
+    past = spectra.level_bands(spectrum[2:9], LEVELS, CONFIG)
+    assert len(past) == spectra.num_past_frames(LEVELS, CONFIG) == 7
+    rest = spectra.features(spectrum[9:], LEVELS, CONFIG, past)
+    np.testing.assert_allclose(rest, whole[9:], atol=1e-6)
+
+
+def test_bad_levels_are_refused():
+    for wrong in ({"levels": -1}, {"floor_frames": 0}):
+        with pytest.raises(ValueError, match="levels is"):
+            FeatureConfig(**wrong)

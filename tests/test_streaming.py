@@ -21,11 +21,14 @@ def whole(noisy, used):
             settings.stft,
             settings.features,
             settings.num_neighbors,
+            settings.mask_exponent,
         )
     ).reshape(noisy.shape)
 
 
-@pytest.fixture(scope="module", params=[("magnitude", 1), ("mel", 3)], ids=str)
+@pytest.fixture(
+    scope="module", params=[("magnitude", 1), ("mel", 3), ("magnitude", 3, 24, 2.0)], ids=str
+)
 def used(request):
     return random_model(*request.param)
 

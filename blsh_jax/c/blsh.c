@@ -89,46 +89,88 @@ static void inverse_transform(float *x)
     }
 }
 
-/* Features of one frame: magnitudes, mel bands or log-mel bands. */
-static void make_bands(const float *spectrum, float *work, float *bands)
+#if BLSH_MEL || BLSH_LEVELS
+/* Magnitudes under the filters of a mel bank, whose weights lie one after another. */
+static void filter(const float *magnitudes, const int16_t *first, const int16_t *end,
+                   const float *weights, int count, float *bands)
 {
-    for (int f = 0; f < BLSH_BINS; f++)
-        work[f] = sqrtf(spectrum[2 * f] * spectrum[2 * f] +
-                        spectrum[2 * f + 1] * spectrum[2 * f + 1]);
-#if BLSH_MEL
-    const float *weight = blsh_mel_weights;
-    float peak = 0.0f;
-    for (int m = 0; m < BLSH_BANDS; m++) {
+    for (int m = 0; m < count; m++) {
         bands[m] = 0.0f;
-        for (int f = blsh_mel_first[m]; f < blsh_mel_end[m]; f++)
-            bands[m] += *weight++ * work[f];
-        peak = fmaxf(peak, bands[m]);
+        for (int f = first[m]; f < end[m]; f++)
+            bands[m] += *weights++ * magnitudes[f];
     }
+}
+#endif
+
+/* Features of one frame: magnitudes, mel bands or log-mel bands. */
+static void make_bands(const float *magnitudes, float *bands)
+{
+#if BLSH_MEL
+    filter(magnitudes, blsh_mel_first, blsh_mel_end, blsh_mel_weights, BLSH_BANDS, bands);
+#else
+    memcpy(bands, magnitudes, BLSH_BANDS * sizeof *bands);
+#endif
 #if BLSH_LOG_MEL
     const float lowest = powf(10.0f, -BLSH_LOG_MEL_RANGE_DB / 20.0f);
+    float peak = 0.0f;
+    for (int m = 0; m < BLSH_BANDS; m++)
+        peak = fmaxf(peak, bands[m]);
     for (int m = 0; m < BLSH_BANDS; m++)
         bands[m] = 20.0f * log10f(fmaxf(bands[m] / (peak > 0.0f ? peak : 1.0f), lowest)) +
                    BLSH_LOG_MEL_RANGE_DB;
-#else
-    (void)peak;
-#endif
-#else
-    memcpy(bands, work, BLSH_BANDS * sizeof *bands);
 #endif
 }
 
 /* Divides by the norm; scaled by the peak first, so that quiet frames do not underflow. */
-static void normalize(const float *from, float *to)
+static void normalize(const float *from, float *to, int count)
 {
     float peak = 0.0f, sum = 0.0f;
-    for (int d = 0; d < BLSH_FEATURES; d++)
+    for (int d = 0; d < count; d++)
         peak = fmaxf(peak, fabsf(from[d]));
-    for (int d = 0; d < BLSH_FEATURES; d++) {
+    for (int d = 0; d < count; d++) {
         to[d] = peak > 0.0f ? from[d] / peak : 0.0f;
         sum += to[d] * to[d];
     }
-    for (int d = 0; d < BLSH_FEATURES; d++)
+    for (int d = 0; d < count; d++)
         to[d] = sum > 0.0f ? to[d] / sqrtf(sum) : 0.0f;
+}
+
+#if BLSH_LEVELS
+/* How far the bands of the frame in the middle of the context stand above the least of the past,
+ * in dB. Frames whose window reaches into digital silence do not count. */
+static void make_levels(float (*bands)[BLSH_LEVELS], float *levels)
+{
+    const int lead = BLSH_WINDOW / BLSH_HOP - 1, frames = BLSH_FLOOR_FRAMES + lead;
+    int heard = 0, counted = 0;
+    float floors[BLSH_LEVELS];
+    for (int t = 0; t < frames; t++) {
+        float peak = 0.0f;
+        for (int m = 0; m < BLSH_LEVELS; m++)
+            peak = fmaxf(peak, bands[t][m]);
+        heard = peak > 0.0f ? heard + 1 : 0;
+        if (t < lead || heard <= lead)
+            continue;
+        for (int m = 0; m < BLSH_LEVELS; m++)
+            floors[m] = counted ? fminf(floors[m], bands[t][m]) : bands[t][m];
+        counted = 1;
+    }
+    for (int m = 0; m < BLSH_LEVELS; m++) {
+        float ratio = counted && floors[m] > 0.0f ? bands[frames - 1][m] / floors[m] : 1.0f;
+        levels[m] = fminf(20.0f * log10f(fmaxf(ratio, 1.0f)), BLSH_LEVEL_RANGE_DB);
+    }
+}
+#endif
+
+/* The unit vector that the frame in the middle of the context is compared by. */
+static void make_features(blsh_state *state)
+{
+    normalize(state->bands[0], state->features, BLSH_SPECTRUM);
+#if BLSH_LEVELS
+    float *levels = state->features + BLSH_SPECTRUM;
+    make_levels(state->levels, levels);
+    normalize(levels, levels, BLSH_LEVELS);
+    normalize(state->features, state->features, BLSH_FEATURES);
+#endif
 }
 
 /* One bit for each hyperplane: on which side the frame lies. */
@@ -176,14 +218,14 @@ static void find_nearest(const uint32_t *code, int *nearest)
     }
 }
 
-/* Multiplies a spectrum with the mean of the neighbours' masks. */
+/* Multiplies a spectrum with the mean of the neighbours' masks, to a power. */
 static void apply_mask(const int *nearest, float floor, const float *from, float *to)
 {
     for (int f = 0; f < BLSH_BINS; f++) {
         int votes = 0;
         for (int k = 0; k < BLSH_NEIGHBORS; k++)
             votes += (int)(blsh_masks[nearest[k]][f / 32] >> (f % 32) & 1u);
-        float gain = fmaxf((float)votes / BLSH_NEIGHBORS, floor);
+        float gain = fmaxf(powf((float)votes / BLSH_NEIGHBORS, BLSH_MASK_EXPONENT), floor);
         to[2 * f] = gain * from[2 * f];
         to[2 * f + 1] = gain * from[2 * f + 1];
     }
@@ -212,9 +254,16 @@ void blsh_step(blsh_state *state, const float *in, float *out)
     memcpy(newest, work, sizeof state->spectra[0]);
     memmove(state->bands[0], state->bands[0] + BLSH_BANDS,
             (BLSH_CONTEXT - 1) * sizeof state->bands[0]);
-    make_bands(newest, work, state->bands[BLSH_CONTEXT - 1]);
+    for (int f = 0; f < BLSH_BINS; f++)
+        work[f] = sqrtf(newest[2 * f] * newest[2 * f] + newest[2 * f + 1] * newest[2 * f + 1]);
+    make_bands(work, state->bands[BLSH_CONTEXT - 1]);
+#if BLSH_LEVELS
+    memmove(state->levels[0], state->levels[1], sizeof state->levels - sizeof state->levels[0]);
+    filter(work, blsh_level_first, blsh_level_end, blsh_level_weights, BLSH_LEVELS,
+           state->levels[BLSH_LEVEL_FRAMES - 1]);
+#endif
 
-    normalize(state->bands[0], state->features);
+    make_features(state);
     encode(state->features, code);
     find_nearest(code, nearest);
     apply_mask(nearest, state->floor, state->spectra[0], work);

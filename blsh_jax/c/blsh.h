@@ -20,11 +20,17 @@ extern "C" {
 
 #define BLSH_LATENCY (BLSH_WINDOW - BLSH_HOP + BLSH_CONTEXT / 2 * BLSH_HOP)
 
+/* Frames whose levels are kept: as far back as noise floors reach, and the context ahead. */
+#define BLSH_LEVEL_FRAMES (BLSH_FLOOR_FRAMES + BLSH_WINDOW / BLSH_HOP - 1 + BLSH_CONTEXT / 2)
+
 typedef struct {
     float floor;                                       /* smallest gain of a bin, 0 to 1 */
     float samples[BLSH_WINDOW];                        /* newest input */
     float bands[BLSH_CONTEXT][BLSH_BANDS];             /* newest features, oldest frame first */
     float spectra[BLSH_CONTEXT / 2 + 1][2 * BLSH_BINS]; /* newest spectra: real, imaginary, ... */
+#if BLSH_LEVELS
+    float levels[BLSH_LEVEL_FRAMES][BLSH_LEVELS];      /* newest mel magnitudes, for noise floors */
+#endif
     float overlap[BLSH_WINDOW];                        /* output that later frames add to */
     float work[BLSH_WINDOW + 2];
     float features[BLSH_FEATURES];

@@ -6,6 +6,7 @@ from blsh_jax.corpora.mixing import Mixture, Mixtures, make_mixtures, mix
 from blsh_jax.corpora.recordings import Corpus, Loaded, Recording, load, report
 from blsh_jax.corpora.splits import paper_split
 from blsh_jax.corpora.synthetic import NOISE_NAMES, synthetic_noise, synthetic_speech
+from blsh_jax.corpora.variety import VariedMixtures, training_mixtures
 
 __all__ = [
     "NOISE_NAMES",
@@ -15,6 +16,7 @@ __all__ = [
     "Mixture",
     "Mixtures",
     "Recording",
+    "VariedMixtures",
     "batches",
     "list_noise",
     "list_speech",
@@ -25,4 +27,5 @@ __all__ = [
     "report",
     "synthetic_noise",
     "synthetic_speech",
+    "training_mixtures",
 ]

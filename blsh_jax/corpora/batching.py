@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from blsh_jax.corpora.mixing import Mixture, Mixtures
+from blsh_jax.corpora.variety import VariedMixtures
 
 
 class Batch(NamedTuple):
@@ -56,7 +57,7 @@ def batches(
 
 
 def _lengths(mixtures: Mixtures | Sequence[Mixture]) -> np.ndarray:
-    if isinstance(mixtures, Mixtures):
+    if isinstance(mixtures, Mixtures | VariedMixtures):
         return mixtures.lengths
     return np.array([len(mixture.speech) for mixture in mixtures], np.int64)
 

@@ -73,7 +73,7 @@ def mix(
     if isinstance(offset, np.random.Generator):
         cut = _draw_cut(noise, 0, len(speech), len(speech), offset)
     else:
-        cut = _cut(noise, offset, len(speech))
+        cut = wrapped_cut(noise, offset, len(speech))
     if cut is None or is_silent(cut):
         raise ValueError(f"noise {noise_key!r} is silent where it is cut: no SNR can be set")
     return _scaled(speech, cut, snr_db, speech_key, noise_key)
@@ -84,11 +84,11 @@ def is_silent(signal: np.ndarray) -> bool:
     return len(signal) == 0 or bool(np.abs(signal).max() <= SILENCE)
 
 
-def _cut(noise: np.ndarray, offset: int, length: int) -> np.ndarray:
-    """(length,) samples of the noise from the offset on, starting over at its end."""
-    if len(noise) == 0:
-        return noise
-    return np.take(noise, np.arange(offset, offset + length), mode="wrap")
+def wrapped_cut(signal: np.ndarray, offset: int, length: int) -> np.ndarray:
+    """(length,) samples of the signal from the offset on, starting over at its end."""
+    if len(signal) == 0:
+        return signal
+    return np.take(signal, np.arange(offset, offset + length), mode="wrap")
 
 
 def _draw_cut(
@@ -103,7 +103,7 @@ def _draw_cut(
         return None
     span = len(noise) - whole + 1 if len(noise) >= whole else len(noise)
     for _ in range(_TRIES):
-        cut = _cut(noise, int(rng.integers(span)) + start, stop - start)
+        cut = wrapped_cut(noise, int(rng.integers(span)) + start, stop - start)
         if not is_silent(cut):
             return cut
     return None
@@ -153,12 +153,12 @@ class Mixtures(Sequence):
     @property
     def lengths(self) -> np.ndarray:
         """(len(self),) int64, samples of each mixture; mixes nothing."""
-        bounds = [_bounds(len(s), self.part, self.held_back) for s in self.speech.signals]
+        bounds = [part_bounds(len(s), self.part, self.held_back) for s in self.speech.signals]
         return np.array([bounds[u][1] - bounds[u][0] for u, _ in self.pairs], np.int64)
 
     def _mix(self, utterance: int, noise: int) -> Mixture:
         signal = self.speech.signals[utterance]
-        start, stop = _bounds(len(signal), self.part, self.held_back)
+        start, stop = part_bounds(len(signal), self.part, self.held_back)
         speech_key = self.speech.recordings[utterance].key
         noise_key = self.noise.recordings[noise].key
         rng = _generator(self.seed, speech_key, noise_key)
@@ -206,7 +206,7 @@ def make_mixtures(
     Source: [ICASSP20] section 4.1.
     """
     _check(part, held_back, max_mixtures)
-    bounds = [_bounds(len(s), part, held_back) for s in speech.signals]
+    bounds = [part_bounds(len(s), part, held_back) for s in speech.signals]
     parts = [s[slice(*b)] for s, b in zip(speech.signals, bounds, strict=True)]
     utterances, silent = _audible(parts, speech.recordings)
     noises, silent_noises = _audible(noise.signals, noise.recordings)
@@ -229,7 +229,7 @@ def _check(part: str, held_back: float, max_mixtures: int | None) -> None:
         raise ValueError(f"max_mixtures is {max_mixtures}: give 1 or more, or None for all")
 
 
-def _bounds(length: int, part: Part, held_back: float) -> tuple[int, int]:
+def part_bounds(length: int, part: Part, held_back: float) -> tuple[int, int]:
     """First and last (exclusive) sample of a part of an utterance."""
     split = length - round(held_back * length)
     return {"whole": (0, length), "train": (0, split), "closed": (split, length)}[part]
