@@ -234,6 +234,8 @@ class TrainConfig:
     Attributes:
         stft: the transform.
         features: what frames are compared by.
+        learner: ``boosting``, the paper's, or ``residual``, an eigenvector a bit
+            (``blsh_jax.residual``), which takes ``fit.num_bits`` alone of the settings of ``fit``.
         fit: how projections are learned.
         variety: random training mixtures in place of the published ones.
         snr_db: signal-to-noise ratio of the training mixtures, in dB, where ``variety`` sets none.
@@ -250,6 +252,7 @@ class TrainConfig:
 
     stft: StftConfig = StftConfig()
     features: FeatureConfig = FeatureConfig()
+    learner: Literal["boosting", "residual"] = "boosting"
     fit: FitConfig = FitConfig()
     variety: VarietyConfig = VarietyConfig()
     snr_db: float = 0.0
@@ -261,6 +264,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
+        _one_of("learner", self.learner, ("boosting", "residual"))
         if not 0 < self.dictionary_fraction <= 1:
             raise ValueError(f"dictionary_fraction is {self.dictionary_fraction}: give (0, 1]")
         if not 0 <= self.held_back < 1:
@@ -271,6 +275,7 @@ RECIPES: dict[str, TrainConfig] = {
     "paper": TrainConfig(),
     "general": TrainConfig(
         features=FeatureConfig(levels=32),
+        learner="residual",
         variety=VarietyConfig(num_mixtures=2000),
         dictionary_fraction=0.25,
         num_neighbors=40,

@@ -10,11 +10,12 @@ import numpy as np
 from jax import Array
 from tqdm import tqdm
 
-from blsh_jax import boosting, codes, corpora, masks, spectra
+from blsh_jax import boosting, codes, corpora, masks, residual, spectra
 from blsh_jax.codes import Hasher
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Mixture
 from blsh_jax.model import Model
+from blsh_jax.residual import ResidualInfo
 from blsh_jax.separation import Dictionary
 
 _BATCH_SIZE = 32
@@ -40,7 +41,7 @@ def train(
     provenance: dict[str, Any],
     progress: bool = False,
     **options: Any,
-) -> tuple[Model, boosting.FitInfo]:
+) -> tuple[Model, boosting.FitInfo | ResidualInfo]:
     """Draw a dictionary from mixtures, learn projections on its frames, hash it.
 
     Args:
@@ -67,7 +68,7 @@ def learn(
     provenance: dict[str, Any],
     progress: bool = False,
     **options: Any,
-) -> tuple[Model, boosting.FitInfo]:
+) -> tuple[Model, boosting.FitInfo | ResidualInfo]:
     """Learn projections on frames that are already drawn, and hash them.
 
     Args:
@@ -75,19 +76,23 @@ def learn(
         config: the whole run.
         provenance: what the model file should say of the data.
         progress: show a progress bar.
-        **options: of ``boosting.fit``.
+        **options: of ``boosting.fit``; none for the residual learner.
 
     Returns:
         As ``train``.
 
     Raises:
-        ValueError: as ``boosting.fit``.
+        ValueError: as ``boosting.fit`` or ``residual.fit``.
 
     Source: [ICASSP20] Algorithm 2.
     """
-    key = jax.random.key(config.seed)
     fit_frames = sample.frames[: config.max_fit_frames]
-    hasher, info = boosting.fit(fit_frames, config.fit, key, progress=progress, **options)
+    info: boosting.FitInfo | ResidualInfo
+    if config.learner == "residual":
+        hasher, info = residual.fit(jnp.asarray(fit_frames), config.fit.num_bits, **options)
+    else:
+        key = jax.random.key(config.seed)
+        hasher, info = boosting.fit(fit_frames, config.fit, key, progress=progress, **options)
     encoded = codes.encode(hasher, jnp.asarray(sample.frames))
     dictionary = Dictionary(hasher, encoded, jnp.asarray(sample.masks), config.stft.num_bins)
     provenance = provenance | {
