@@ -97,18 +97,13 @@ def _make_mixtures(config: DemoConfig, seed: int) -> tuple[corpora.Mixtures, cor
     speech = corpora.synthetic_speech(speech_key, config.num_speakers, each, sample_rate=rate)
     noise = corpora.synthetic_noise(noise_key, sample_rate=rate)
     place = np.arange(len(speech)) % each
-    learned = _chosen(speech, np.flatnonzero(place < config.num_training))
-    held_back = _chosen(speech, np.flatnonzero(place >= config.num_training))
+    learned = speech.some(np.flatnonzero(place < config.num_training))
+    held_back = speech.some(np.flatnonzero(place >= config.num_training))
     snr = config.train.snr_db
     return (
         corpora.make_mixtures(learned, noise, snr, seed),
         corpora.make_mixtures(held_back, noise, snr, seed, max_mixtures=config.num_scored),
     )
-
-
-def _chosen(speech: corpora.Loaded, indices: np.ndarray) -> corpora.Loaded:
-    recordings = tuple(speech.recordings[i] for i in indices)
-    return corpora.Loaded([speech.signals[i] for i in indices], recordings)
 
 
 def _heard(config: DemoConfig) -> set[tuple[str, int | None]]:

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -24,7 +25,9 @@ BATCH_SIZE = 16
 # Everything random in an evaluation that is not data: the projections of LSH.
 _LSH_STREAM = 1
 _CEILING_DB = 100.0  # no estimate from float32 signals is as good as that
+_SCORES = ("sdr", "sir", "sar", "si_sdr")
 _Call = Callable[[Array, Array], Array]
+Measure = Callable[[np.ndarray, np.ndarray], float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +88,7 @@ def evaluate(
     mixtures: Sequence[Mixture],
     scorer: str = "blsh_jax",
     progress: bool = False,
+    measures: Mapping[str, Measure] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """Score systems on mixtures.
 
@@ -93,6 +97,7 @@ def evaluate(
         mixtures: what to compare on.
         scorer: ``blsh_jax`` for our BSS_Eval, ``mir_eval`` for mir_eval's (slow, one core).
         progress: show a progress bar.
+        measures: other scores by name, made of the speech and its estimate, (n,) float32 each.
 
     Returns:
         One row per system: means of SDR, SIR, SAR, SI-SDR in dB weighted by utterance length, plain
@@ -119,12 +124,14 @@ def evaluate(
             start = time.perf_counter()
             estimate = jax.block_until_ready(system.estimate(speech, noise))
             seconds[i] += time.perf_counter() - start
-            scores[i].append(_score(scorer, speech, noise, estimate, batch.lengths, count))
+            bss = _score(scorer, speech, noise, estimate, batch.lengths, count)
+            others = _measure(measures, speech, estimate, batch.lengths[:count])
+            scores[i].append(np.concatenate([bss, others], axis=-1))
         bar.update(count)
     bar.close()
     weights = np.concatenate(lengths)
     return [
-        _row(system, np.concatenate(parts), weights, taken)
+        _row(system, (*_SCORES, *measures), np.concatenate(parts), weights, taken)
         for system, parts, taken in zip(systems, scores, seconds, strict=True)
     ]
 
@@ -213,8 +220,18 @@ def _mir_eval(references, estimates, lengths) -> np.ndarray:
     return np.array(scores)
 
 
-def _row(system: System, scores: np.ndarray, lengths: np.ndarray, seconds: float) -> dict[str, Any]:
-    names = ("sdr", "sir", "sar", "si_sdr")
+def _measure(
+    measures: Mapping[str, Measure], speech: Array, estimate: Array, lengths: np.ndarray
+) -> np.ndarray:
+    """(count, number of measures)."""
+    pairs = zip(np.asarray(speech), np.asarray(estimate), lengths, strict=False)
+    scores = [[measure(s[:n], e[:n]) for measure in measures.values()] for s, e, n in pairs]
+    return np.array(scores).reshape(len(lengths), len(measures))
+
+
+def _row(
+    system: System, names: Sequence[str], scores: np.ndarray, lengths: np.ndarray, seconds: float
+) -> dict[str, Any]:
     weighted, plain = np.average(scores, axis=0, weights=lengths), scores.mean(0)
     return {
         "method": system.method,

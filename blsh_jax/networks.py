@@ -291,7 +291,13 @@ def validation_loss(network: Network, segments: Segments, config: NetworkConfig)
     return total / count
 
 
-def separate(mixtures: Array, network: Network, stft: StftConfig, features: FeatureConfig) -> Array:
+def separate(
+    mixtures: Array,
+    network: Network,
+    stft: StftConfig,
+    features: FeatureConfig,
+    exponent: float = 1.0,
+) -> Array:
     """Denoise a padded batch of utterances with a network's masks.
 
     Args:
@@ -299,20 +305,25 @@ def separate(mixtures: Array, network: Network, stft: StftConfig, features: Feat
         network: a trained network.
         stft: the transform.
         features: what the network was trained on.
+        exponent: power of the masks (``masks.sharpen``).
 
     Returns:
         (U, n) float32, the speech, aligned to the sample.
 
     Source: [ICASSP20] section 4.2.
     """
-    return _separate(mixtures, *network, stft, features)
+    return _separate(mixtures, *network, stft, features, exponent)
 
 
 def separation_masks(
-    mixtures: Array, network: Network, stft: StftConfig, features: FeatureConfig
+    mixtures: Array,
+    network: Network,
+    stft: StftConfig,
+    features: FeatureConfig,
+    exponent: float = 1.0,
 ) -> Array:
     """The masks that ``separate`` applies, (U, T, F) float32 in [0, 1]; same arguments."""
-    return _masks(spectra.stft(mixtures, stft), *network, stft, features)
+    return _masks(spectra.stft(mixtures, stft), *network, stft, features, exponent)
 
 
 def to_arrays(network: Network) -> dict[str, np.ndarray]:
@@ -354,17 +365,17 @@ def operations(num_features: int, num_bins: int, config: NetworkConfig) -> int:
     return 2 * (sum(2 * 4 * units * (width + units) for width in widths) + 2 * units * num_bins)
 
 
-@functools.partial(jax.jit, static_argnames=("definition", "stft", "features"))
-def _separate(mixtures, definition, parameters, stft, features):
+@functools.partial(jax.jit, static_argnames=("definition", "stft", "features", "exponent"))
+def _separate(mixtures, definition, parameters, stft, features, exponent):
     spectrum = spectra.stft(mixtures, stft)
-    mask = _masks(spectrum, definition, parameters, stft, features)
+    mask = _masks(spectrum, definition, parameters, stft, features, exponent)
     return spectra.istft(masks.apply_mask(mask, spectrum), mixtures.shape[-1], stft)
 
 
-@functools.partial(jax.jit, static_argnames=("definition", "stft", "features"))
-def _masks(spectrum, definition, parameters, stft, features):
+@functools.partial(jax.jit, static_argnames=("definition", "stft", "features", "exponent"))
+def _masks(spectrum, definition, parameters, stft, features, exponent):
     frames = spectra.features(spectrum, features, stft)
-    return nnx.sigmoid(predict(Network(definition, parameters), frames))
+    return masks.sharpen(nnx.sigmoid(predict(Network(definition, parameters), frames)), exponent)
 
 
 @functools.partial(jax.jit, static_argnames=("stft", "features", "segment_frames"))

@@ -66,7 +66,10 @@ class Workbench:
 
     def fit_settings(self, fit: FitConfig) -> dict[str, Any]:
         """What projections depend on besides."""
-        return configs.to_dict(fit) | {"max_fit_frames": self.config.max_fit_frames}
+        return configs.to_dict(fit) | {
+            "max_fit_frames": self.config.max_fit_frames,
+            "learner": self.config.learner,
+        }
 
     def model(self, fit: FitConfig) -> Model:
         """BLSH, fitted in one way, with the dictionary's frames."""
@@ -169,6 +172,8 @@ def predicting(method: str, network: Network, config: TrainConfig) -> System:
     """A system that asks a network."""
 
     def call(apply):
-        return lambda speech, noise: apply(speech + noise, network, config.stft, config.features)
+        return lambda speech, noise: apply(
+            speech + noise, network, config.stft, config.features, config.mask_exponent
+        )
 
     return System(method, None, call(networks.separate), call(networks.separation_masks))

@@ -24,11 +24,6 @@ SPEECH = _loaded("s", [900, 1500, 2300, 1000, 400, 1501])
 NOISE = _loaded("n", [5000, 700, 9000], seed=1)
 
 
-def _some(loaded, indices):
-    recordings = tuple(loaded.recordings[i] for i in indices)
-    return corpora.Loaded([loaded.signals[i] for i in indices], recordings)
-
-
 @settings(deadline=None, max_examples=40)
 @given(
     snr_db=st.floats(-40, 40),
@@ -103,7 +98,7 @@ def test_every_utterance_meets_every_noise():
 
 def test_offsets_depend_on_seed_and_keys_alone():
     whole = {m.key: m for m in corpora.make_mixtures(SPEECH, NOISE, 0.0, 7)}
-    subset = corpora.make_mixtures(_some(SPEECH, [4, 1]), _some(NOISE, [2, 0]), 0.0, 7)
+    subset = corpora.make_mixtures(SPEECH.some([4, 1]), NOISE.some([2, 0]), 0.0, 7)
     for mixture in subset:
         _assert_same(mixture, whole[mixture.key])
     other = corpora.make_mixtures(SPEECH, NOISE, 0.0, 8)
@@ -155,7 +150,7 @@ def test_silent_parts_are_left_out_by_name():
     assert [key for key, _ in closed.skipped] == ["s0", "n1"]
     assert len(corpora.make_mixtures(speech, noise, 0.0, 0, "train")) == 2
     with pytest.raises(ValueError, match="0 of 1 noises"):
-        corpora.make_mixtures(speech, _some(noise, [1]), 0.0, 0)
+        corpora.make_mixtures(speech, noise.some([1]), 0.0, 0)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def _slow(frames, num_bits, target=None):
     centered = frames - frames.mean(0)
     found, reached = [], np.zeros_like(similarity)
     for length in range(1, num_bits + 1):
-        missing = length * similarity - reached
+        missing = length * 2 / np.pi * similarity - reached
         vector = np.linalg.eigh(centered.T @ missing @ centered)[1][:, -1]
         vector *= np.sign(vector[np.abs(vector).argmax()])
         code = np.where(centered @ vector >= 0, 1.0, -1.0)

@@ -76,6 +76,11 @@ class Loaded:
     def __len__(self) -> int:
         return len(self.signals)
 
+    def some(self, indices: Sequence[int] | np.ndarray) -> "Loaded":
+        """The recordings at ``indices`` alone, in that order."""
+        recordings = tuple(self.recordings[int(i)] for i in indices)
+        return Loaded([self.signals[int(i)] for i in indices], recordings)
+
 
 def unique_keys(recordings: Iterable[Recording]) -> tuple[Recording, ...]:
     """Recordings sorted by key; of several with one key, the first path in order stays."""

@@ -1,0 +1,97 @@
+"""Tools that people pick today, and measures of how speech sounds: each a package of its own.
+
+They are no part of blsh_jax and are imported when they are asked for:
+pip install logmmse noisereduce pyrnnoise pesq pystoi
+
+logmmse      Y. Ephraim, D. Malah, "Speech enhancement using a minimum mean-square error
+             log-spectral amplitude estimator", IEEE Trans. ASSP 33 (2), 1985.
+noisereduce  T. Sainburg et al., spectral gating, non-stationary by default.
+rnnoise      J.-M. Valin, "A hybrid DSP/deep learning approach to real-time full-band speech
+             enhancement", MMSP 2018: a recurrent network trained on other data, at 48 kHz.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from blsh_jax.evaluation import Measure, System
+
+SAMPLE_RATE = 16_000
+# RNNoise as packaged puts out what it heard so much earlier, at 16 kHz.
+_RNNOISE_DELAY = 320
+_FULL_SCALE = 32_767
+
+
+def system(name: str) -> System:
+    """A tool as a system to evaluate.
+
+    Args:
+        name: one of ``TOOLS``.
+
+    Raises:
+        ValueError: its package is not installed.
+    """
+    package, denoise = TOOLS[name]
+    module = _import(package)
+
+    def estimate(speech: Array, noise: Array) -> Array:
+        mixtures = np.asarray(speech + noise)
+        return jnp.stack([_of_length(denoise(module, x), len(x)) for x in mixtures])
+
+    return System(name, None, estimate)
+
+
+def measures() -> dict[str, Measure]:
+    """STOI, 0 to 1, and wide-band PESQ, 1 to 4.6, of speech and an estimate at 16 kHz.
+
+    Raises:
+        ValueError: their packages are not installed.
+
+    Source: C. Taal et al., IEEE Trans. ASLP 19 (7), 2011; ITU-T P.862.2.
+    """
+    stoi, pesq = _import("pystoi"), _import("pesq")
+    return {
+        "stoi": lambda speech, estimate: float(stoi.stoi(speech, estimate, SAMPLE_RATE)),
+        "pesq": lambda speech, estimate: float(pesq.pesq(SAMPLE_RATE, speech, estimate, "wb")),
+    }
+
+
+def _import(package: str) -> Any:
+    try:
+        # logmmse makes NumPy raise on underflow everywhere; the context undoes that.
+        with np.errstate():
+            return importlib.import_module(package)
+    except ImportError:
+        raise ValueError(f"{package} is not installed: pip install {package}") from None
+
+
+def _of_length(signal: np.ndarray, length: int) -> np.ndarray:
+    return np.pad(signal, (0, max(0, length - len(signal))))[:length].astype(np.float32)
+
+
+def _logmmse(module: Any, mixture: np.ndarray) -> np.ndarray:
+    return module.logmmse(mixture, SAMPLE_RATE) if mixture.any() else mixture
+
+
+def _noisereduce(module: Any, mixture: np.ndarray) -> np.ndarray:
+    return module.reduce_noise(mixture, SAMPLE_RATE) if mixture.any() else mixture
+
+
+def _rnnoise(module: Any, mixture: np.ndarray) -> np.ndarray:
+    whole = np.pad(mixture, (0, 2 * _RNNOISE_DELAY))
+    steps = np.clip(whole * _FULL_SCALE, -_FULL_SCALE - 1, _FULL_SCALE).astype(np.int16)
+    network = module.RNNoise(sample_rate=SAMPLE_RATE)
+    frames = [frame for _, frame in network.denoise_chunk(steps[None], partial=True)]
+    return np.concatenate(frames, axis=-1)[0, _RNNOISE_DELAY:] / np.float32(_FULL_SCALE)
+
+
+_Denoise = Callable[[Any, np.ndarray], np.ndarray]
+TOOLS: dict[str, tuple[str, _Denoise]] = {
+    "logmmse": ("logmmse", _logmmse),
+    "noisereduce": ("noisereduce", _noisereduce),
+    "rnnoise": ("pyrnnoise", _rnnoise),
+}
