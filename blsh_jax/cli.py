@@ -107,7 +107,9 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _model(arguments: argparse.Namespace) -> Model:
-    return models.load(arguments.model) if arguments.model else models.load_shipped()
+    if arguments.model in models.shipped_names() and not Path(arguments.model).exists():
+        return models.load_shipped(arguments.model)
+    return models.load(arguments.model)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -162,7 +164,11 @@ def _command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.set_defaults(run=run)
-    command.add_argument("--model", help="model file (default: the shipped model)")
+    command.add_argument(
+        "--model",
+        default=models.SHIPPED,
+        help="model file, or a shipped model by name: " + ", ".join(models.shipped_names()),
+    )
     command.add_argument("--device", help="cpu, gpu or tpu (default: the best that JAX finds)")
     return command
 

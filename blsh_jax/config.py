@@ -207,7 +207,7 @@ class VarietyConfig:
     num_mixtures: int = 0
     mixture_seconds: float = 3.0
     min_snr_db: float = -5.0
-    max_snr_db: float = 12.0
+    max_snr_db: float = 20.0
     max_speed: float = 1.4
     equalizer_db: float = 15.0
     second_noise: float = 0.5
@@ -245,8 +245,8 @@ class TrainConfig:
             section 4.2 compares 10 % and 1 %).
         max_fit_frames: projections are learned on at most this many dictionary frames.
         num_neighbors: K, the neighbours whose masks are averaged.
-        mask_exponent: power of the mean of their masks; above 1, neighbours that disagree let less
-            through.
+        mask_sharpness: times the noise's share of the energy, the power of the mean of their masks:
+            in much noise, neighbours that disagree let less through; 0 keeps the mean as published.
         seed: seed of everything random.
     """
 
@@ -260,7 +260,7 @@ class TrainConfig:
     dictionary_fraction: float = 0.1
     max_fit_frames: int = 100_000
     num_neighbors: int = 10
-    mask_exponent: float = 1.0
+    mask_sharpness: float = 0.0
     seed: int = 0
 
     def __post_init__(self):
@@ -279,7 +279,7 @@ RECIPES: dict[str, TrainConfig] = {
         variety=VarietyConfig(num_mixtures=2000),
         dictionary_fraction=0.25,
         num_neighbors=40,
-        mask_exponent=2.0,
+        mask_sharpness=4.0,
     ),
 }
 """What a run starts from: the published method, or what separates unknown noise best."""

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from blsh_jax import spectra, streaming
+from blsh_jax import masks, spectra, streaming
 from blsh_jax._version import __version__
 from blsh_jax.config import StftConfig, TrainConfig
 from blsh_jax.files import replacing
@@ -157,7 +157,8 @@ def _sizes(model: Model) -> str:
         "FRAMES": model.dictionary.num_frames,
         "MASK_WORDS": model.dictionary.masks.shape[1],
         "NEIGHBORS": config.num_neighbors,
-        "MASK_EXPONENT": f"{config.mask_exponent:.8e}f",
+        "MASK_SHARPNESS": f"{config.mask_sharpness:.8e}f",
+        "SHARE_FRAMES": masks.SHARE_FRAMES if config.mask_sharpness else 0,
     }
     lines = [f"#define BLSH_{name} {value}" for name, value in names.items()]
     return f"/* Made by blsh_jax {__version__}. */\n" + "\n".join(lines) + "\n"

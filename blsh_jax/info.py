@@ -113,7 +113,7 @@ def describe(model: Model) -> dict[str, Any]:
         "features": config.features.kind,
         "context": config.features.context,
         "levels": config.features.levels,
-        "mask_exponent": config.mask_exponent,
+        "mask_sharpness": config.mask_sharpness,
         "sample_rate": stft.sample_rate,
         "trained_on": model.provenance,
         "bytes": model_bytes(model),

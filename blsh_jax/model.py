@@ -21,6 +21,7 @@ from blsh_jax.separation import Dictionary, SpectralDictionary
 FORMAT = "blsh_jax model"
 FORMAT_VERSION = 2
 SHIPPED = "default"
+_SHIPPED_FOLDER = resources.files("blsh_jax") / "models"
 
 
 class ModelError(ValueError):
@@ -33,7 +34,7 @@ class Model:
 
     Attributes:
         config: how the model was trained; its ``stft``, ``features``, ``num_neighbors`` and
-            ``mask_exponent`` say how it is used.
+            ``mask_sharpness`` say how it is used.
         dictionary: hash functions, codes and masks.
         provenance: corpora, licences, versions: plain values for JSON.
         frames: (N, D) float16 feature vectors of the dictionary's frames, which comparisons with
@@ -142,13 +143,15 @@ def load_shipped(name: str = SHIPPED) -> Model:
     Raises:
         ValueError: no model of that name is shipped.
     """
-    folder = resources.files("blsh_jax") / "models"
-    file = folder / f"{name}.npz"
-    if not file.is_file():
-        names = sorted(entry.name.removesuffix(".npz") for entry in folder.iterdir())
-        raise ValueError(f"no shipped model {name!r}: choose one of {', '.join(names)}")
-    with resources.as_file(file) as path:
+    if name not in shipped_names():
+        raise ValueError(f"no shipped model {name!r}: choose one of {', '.join(shipped_names())}")
+    with resources.as_file(_SHIPPED_FOLDER / f"{name}.npz") as path:
         return load(path)
+
+
+def shipped_names() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(entry.name.removesuffix(".npz") for entry in _SHIPPED_FOLDER.iterdir())
 
 
 def _header(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -296,7 +296,7 @@ def separate(
     network: Network,
     stft: StftConfig,
     features: FeatureConfig,
-    exponent: float = 1.0,
+    sharpness: float = 0.0,
 ) -> Array:
     """Denoise a padded batch of utterances with a network's masks.
 
@@ -305,14 +305,14 @@ def separate(
         network: a trained network.
         stft: the transform.
         features: what the network was trained on.
-        exponent: power of the masks (``masks.sharpen``).
+        sharpness: of the masks (``masks.sharpen``).
 
     Returns:
         (U, n) float32, the speech, aligned to the sample.
 
     Source: [ICASSP20] section 4.2.
     """
-    return _separate(mixtures, *network, stft, features, exponent)
+    return _separate(mixtures, *network, stft, features, sharpness)
 
 
 def separation_masks(
@@ -320,10 +320,10 @@ def separation_masks(
     network: Network,
     stft: StftConfig,
     features: FeatureConfig,
-    exponent: float = 1.0,
+    sharpness: float = 0.0,
 ) -> Array:
     """The masks that ``separate`` applies, (U, T, F) float32 in [0, 1]; same arguments."""
-    return _masks(spectra.stft(mixtures, stft), *network, stft, features, exponent)
+    return _masks(spectra.stft(mixtures, stft), *network, stft, features, sharpness)
 
 
 def to_arrays(network: Network) -> dict[str, np.ndarray]:
@@ -365,17 +365,18 @@ def operations(num_features: int, num_bins: int, config: NetworkConfig) -> int:
     return 2 * (sum(2 * 4 * units * (width + units) for width in widths) + 2 * units * num_bins)
 
 
-@functools.partial(jax.jit, static_argnames=("definition", "stft", "features", "exponent"))
-def _separate(mixtures, definition, parameters, stft, features, exponent):
+@functools.partial(jax.jit, static_argnames=("definition", "stft", "features", "sharpness"))
+def _separate(mixtures, definition, parameters, stft, features, sharpness):
     spectrum = spectra.stft(mixtures, stft)
-    mask = _masks(spectrum, definition, parameters, stft, features, exponent)
+    mask = _masks(spectrum, definition, parameters, stft, features, sharpness)
     return spectra.istft(masks.apply_mask(mask, spectrum), mixtures.shape[-1], stft)
 
 
-@functools.partial(jax.jit, static_argnames=("definition", "stft", "features", "exponent"))
-def _masks(spectrum, definition, parameters, stft, features, exponent):
+@functools.partial(jax.jit, static_argnames=("definition", "stft", "features", "sharpness"))
+def _masks(spectrum, definition, parameters, stft, features, sharpness):
     frames = spectra.features(spectrum, features, stft)
-    return masks.sharpen(nnx.sigmoid(predict(Network(definition, parameters), frames)), exponent)
+    mask = nnx.sigmoid(predict(Network(definition, parameters), frames))
+    return masks.sharpen(mask, spectrum, sharpness)[0]
 
 
 @functools.partial(jax.jit, static_argnames=("stft", "features", "segment_frames"))

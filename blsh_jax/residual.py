@@ -30,7 +30,6 @@ from jax import Array
 from blsh_jax.codes import Hasher, sign
 from blsh_jax.spectra import unit_norm
 
-
 _SIGN_SLOPE = 2 / math.pi
 
 

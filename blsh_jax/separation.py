@@ -151,27 +151,27 @@ def estimate_mask(dictionary: FrameDictionary, queries: Array, k: int) -> Array:
     return masks.average_masks(dictionary.masks, neighbors, dictionary.num_bins)
 
 
-@functools.partial(jax.jit, static_argnames=("stft", "features", "k", "exponent"))
+@functools.partial(jax.jit, static_argnames=("stft", "features", "k", "sharpness"))
 def separation_masks(
     mixtures: Array,
     dictionary: FrameDictionary,
     stft: StftConfig,
     features: FeatureConfig,
     k: int,
-    exponent: float = 1.0,
+    sharpness: float = 0.0,
 ) -> Array:
     """The masks that ``separate`` applies, (U, T, F) float32 in [0, 1]; same arguments."""
-    return _masks(spectra.stft(mixtures, stft), dictionary, stft, features, k, exponent)
+    return _masks(spectra.stft(mixtures, stft), dictionary, stft, features, k, sharpness)
 
 
-@functools.partial(jax.jit, static_argnames=("stft", "features", "k", "exponent"))
+@functools.partial(jax.jit, static_argnames=("stft", "features", "k", "sharpness"))
 def separate(
     mixtures: Array,
     dictionary: FrameDictionary,
     stft: StftConfig,
     features: FeatureConfig,
     k: int,
-    exponent: float = 1.0,
+    sharpness: float = 0.0,
 ) -> Array:
     """Denoise a padded batch of utterances in one call.
 
@@ -181,7 +181,7 @@ def separate(
         stft: the transform.
         features: the features that the dictionary was made with.
         k: K, the neighbours.
-        exponent: power of the mean of their masks (``masks.sharpen``); the paper's is 1.
+        sharpness: of the mean of their masks (``masks.sharpen``); the paper's is 0.
 
     Returns:
         (U, n) float32, the speech, aligned to the sample.
@@ -189,7 +189,7 @@ def separate(
     Source: [ICASSP20] Algorithm 1.
     """
     spectrum = spectra.stft(mixtures, stft)
-    mask = _masks(spectrum, dictionary, stft, features, k, exponent)
+    mask = _masks(spectrum, dictionary, stft, features, k, sharpness)
     return spectra.istft(masks.apply_mask(mask, spectrum), mixtures.shape[-1], stft)
 
 
@@ -199,10 +199,10 @@ def _masks(
     stft: StftConfig,
     features: FeatureConfig,
     k: int,
-    exponent: float,
+    sharpness: float,
 ) -> Array:
     """Masks of mixture spectra, each (U, T, F)."""
     frames = spectra.features(spectrum, features, stft)
     queries = dictionary.encode(frames.reshape(-1, frames.shape[-1]))
     mask = estimate_mask(dictionary, queries, k).reshape(spectrum.shape)
-    return masks.sharpen(mask, exponent)
+    return masks.sharpen(mask, spectrum, sharpness)[0]

@@ -1,7 +1,8 @@
 """Denoising hop by hop, with the state carried: what comes out equals the whole signal at once.
 
 Letters: C channels, H hops of a block, n = H * hop samples, F bins, K neighbours, P = window / hop
-frames that a sample lies in, R = context // 2 later frames that a frame's features need.
+frames that a sample lies in, R = context // 2 later frames that a frame's features need, H frames
+that noise floors and E frames that shares of energy are taken over.
 
 A frame ends with the newest sample. A sample is complete when P - 1 more frames are in, and their
 features R frames after that: the output lags the input by (P - 1 + R) * hop samples.
@@ -33,6 +34,8 @@ class State(NamedTuple):
         bands: (C, H, M) float32, mel magnitudes of the frames before ``spectra``, whose least are
             the noise floors; H = 0 for features without levels.
         spectra: (C, 2 R, F) complex64, newest spectra of the input.
+        energies: (C, E - 1, 2) float32, newest energies of the noise and of the whole, whose ratio
+            sharpens the masks (``masks.sharpen``).
         masked: (C, P - 1, F) complex64, newest spectra of the output.
         gains: (C, P - 1) float32, their mean gains of the highest bins.
     """
@@ -40,6 +43,7 @@ class State(NamedTuple):
     samples: Array
     bands: Array
     spectra: Array
+    energies: Array
     masked: Array
     gains: Array
 
@@ -80,6 +84,7 @@ def init(config: TrainConfig, channels: int = 1) -> State:
         jnp.zeros((channels, window - hop), jnp.float32),
         jnp.zeros((channels, *levels), jnp.float32),
         jnp.zeros((channels, 2 * reach, bins), jnp.complex64),
+        jnp.zeros((channels, masks.SHARE_FRAMES - 1, 2), jnp.float32),
         jnp.zeros((channels, past, bins), jnp.complex64),
         jnp.zeros((channels, past), jnp.float32),
     )
@@ -136,11 +141,11 @@ def advance(
         stft=config.stft,
         features=config.features,
         k=config.num_neighbors,
-        exponent=config.mask_exponent,
+        sharpness=config.mask_sharpness,
     )
 
 
-@functools.partial(jax.jit, static_argnames=("stft", "features", "k", "exponent"))
+@functools.partial(jax.jit, static_argnames=("stft", "features", "k", "sharpness"))
 def _advance(
     dictionary: Dictionary,
     state: State,
@@ -150,7 +155,7 @@ def _advance(
     stft: StftConfig,
     features: FeatureConfig,
     k: int,
-    exponent: float,
+    sharpness: float,
 ) -> tuple[State, Output]:
     """``advance`` on arrays."""
     hops, past = samples.shape[-1] // stft.hop_length, state.masked.shape[1]
@@ -163,7 +168,7 @@ def _advance(
     frames = spectra.features(spectrum, features, stft, state.bands)[:, ready]
     queries = dictionary.encode(frames.reshape(-1, frames.shape[-1]))
     mask = separation.estimate_mask(dictionary, queries, k).reshape(*frames.shape[:2], -1)
-    mask = masks.sharpen(mask, exponent)
+    mask, energies = masks.sharpen(mask, spectrum[:, ready], sharpness, state.energies)
     mask = jnp.maximum(mask, jnp.broadcast_to(floor, mask.shape))
     masked = jnp.concatenate([state.masked, masks.apply_mask(mask, spectrum[:, ready])], axis=1)
     gains = jnp.concatenate([state.gains, _high_gains(mask)], axis=1)
@@ -172,6 +177,7 @@ def _advance(
         heard[:, samples.shape[-1] :],
         _following_bands(state, spectrum[:, :hops], features, stft),
         spectrum[:, hops:],
+        jnp.concatenate([state.energies, energies], axis=1)[:, hops:],
         masked[:, hops:],
         gains[:, hops:],
     )

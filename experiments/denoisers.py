@@ -1,7 +1,7 @@
 """Tools that people pick today, and measures of how speech sounds: each a package of its own.
 
-They are no part of blsh_jax and are imported when they are asked for:
-pip install logmmse noisereduce pyrnnoise pesq pystoi
+They are no part of blsh_jax and are imported when they are asked for; to install them all:
+pip install -e '.[tools]'
 
 logmmse      Y. Ephraim, D. Malah, "Speech enhancement using a minimum mean-square error
              log-spectral amplitude estimator", IEEE Trans. ASSP 33 (2), 1985.

@@ -38,6 +38,9 @@ _METHODS = {
     "knn_mel": "KNN on mel spectra",
     "fc": "fully connected network",
     "blstm": "bidirectional LSTM",
+    "logmmse": "logMMSE",
+    "noisereduce": "noisereduce",
+    "rnnoise": "RNNoise",
     "ibm": "ideal binary mask",
     "irm": "ideal ratio mask",
 }
@@ -55,9 +58,12 @@ def scores(name: str) -> str:
     )
 
 
-def closed_and_open() -> str:
+def closed_and_open(prefix: str = "") -> str:
     """SDR on both test sets side by side."""
-    sets = [{_system(row): row for row in _record(name)["results"]} for name in ("closed", "open")]
+    sets = [
+        {_system(row): row for row in _record(prefix + name)["results"]}
+        for name in ("closed", "open")
+    ]
     counts = [next(iter(rows.values()))["utterances"] for rows in sets]
     heads = [
         f"{name} set ({n} mixtures)" for name, n in zip(("closed", "open"), counts, strict=True)
@@ -72,9 +78,9 @@ def closed_and_open() -> str:
     )
 
 
-def table1() -> str:
+def table1(name: str = "table1") -> str:
     """The paper's table 1, ours."""
-    results = _record("table1")["results"]
+    results = _record(name)["results"]
     sets = list(dict.fromkeys(row["set"] for row in results))
     found = {(row["set"], row["method"]): row for row in results}
     heads = [head for name in sets for head in (f"{name} SDR", "SIR", "SAR")]
@@ -132,6 +138,52 @@ def variation_table() -> str:
         rows.append([changed, method.upper().split("_")[0], *values])
     heads = [f"{name}, {length}" for name, length in places]
     return _table(["changed", "system", *heads], rows, num_texts=2)
+
+
+def unseen_table() -> str:
+    """SDR in noises left out, a step or a change a line."""
+    results = _record("unseen")["results"]
+    systems = list(dict.fromkeys(_system(row) for row in results))
+    found = {(row["step"], *_system(row)): row for row in results}
+    steps = dict.fromkeys(row["step"] for row in results)
+    heads = [f"{method.upper()} {num_bits or ''}".strip() for method, num_bits in systems]
+    return _table(
+        ["", *heads],
+        [[step, *(f"{found[step, *system]['sdr']:.2f}" for system in systems)] for step in steps],
+    )
+
+
+def rotation_table() -> str:
+    """Scores in noises that are unseen in turn, a system a line."""
+    results = _record("rotation")["results"]
+    snrs = list(dict.fromkeys(row["snr_db"] for row in results))
+    found = {(*_system(row), row["snr_db"]): row for row in results}
+    measures = {"sdr": "SDR", "si_sdr": "SI-SDR", "stoi": "STOI", "pesq": "PESQ"}
+    heads = [f"{head}, {snr:g} dB" for snr in snrs for head in measures.values()]
+    rows = []
+    for method, num_bits in dict.fromkeys(_system(row) for row in results):
+        scored = [found[method, num_bits, snr] for snr in snrs]
+        rows.append(
+            [_METHODS[method], str(num_bits or "")]
+            + [f"{row[measure]:.2f}" for row in scored for measure in measures]
+        )
+    return _table(["method", "bits", *heads], rows)
+
+
+def rotation_noises() -> str:
+    """SDR by unseen noise at the lowest ratio, a noise a line."""
+    rows = _record("rotation")["by_noise"]
+    lowest = min(row["snr_db"] for row in rows)
+    found = {(row["noise"], *_system(row)): row for row in rows if row["snr_db"] == lowest}
+    systems = list(dict.fromkeys(key[1:] for key in found))
+    heads = [f"{_METHODS[method]} {num_bits or ''}".strip() for method, num_bits in systems]
+    return _table(
+        ["unseen noise", *heads],
+        [
+            [noise, *(f"{found[noise, *system]['sdr']:.2f}" for system in systems)]
+            for noise in dict.fromkeys(key[0] for key in found)
+        ],
+    )
 
 
 def _figure2() -> Figure:
@@ -231,6 +283,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "demo": lambda: scores("demo"),
     "closed-and-open": closed_and_open,
     "starts": starts_table,
+    "general": lambda: closed_and_open("general_"),
+    "general-networks": lambda: table1("table1_general"),
+    "unseen": unseen_table,
+    "rotation": rotation_table,
+    "rotation-noises": rotation_noises,
     "table1": table1,
     "figure3": figure3_table,
     "claims": claim_table,

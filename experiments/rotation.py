@@ -4,9 +4,9 @@ r"""Every noise unseen once: unknown speakers in unknown noise, beside the tools
         --output rotation.json
 
 Deals the noises into groups. For each group a model is trained on --speech in all other noises, and
-scored on --open_speech in the group's noises, at several signal-to-noise ratios, of which one is
-outside of what the models were trained at. Needs logmmse, noisereduce, pyrnnoise, pesq and pystoi
-(--tools and --nolistening leave them out). Takes a quarter of an hour on two CPU cores.
+scored on --open_speech in the group's noises, at several signal-to-noise ratios. Needs packages of
+others, pip install -e '.[tools]' (--tools= and --nolistening do without them). Takes a quarter of
+an hour on two CPU cores.
 
 Rows are means over all noises: SDR and SI-SDR in dB, STOI, PESQ; and, by noise, SDR alone.
 """

@@ -32,7 +32,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "as published": (),
     "varied mixtures": ("variety", "dictionary_fraction"),
     "more neighbours": ("num_neighbors",),
-    "sharper masks": ("mask_exponent",),
+    "sharper masks": ("mask_sharpness",),
     "levels above the noise floor": ("features",),
     "bits from residuals": ("learner",),
 }
@@ -40,8 +40,8 @@ STEPS: dict[str, tuple[str, ...]] = {
 CHANGES: dict[str, _Changes] = {
     "10 neighbours": {"num_neighbors": 10},
     "100 neighbours": {"num_neighbors": 100},
-    "mask exponent 1": {"mask_exponent": 1.0},
-    "mask exponent 3": {"mask_exponent": 3.0},
+    "mean masks as they are": {"mask_sharpness": 0.0},
+    "sharpness 6": {"mask_sharpness": 6.0},
     "noises at their own speed": {"variety": {"max_speed": 1.0}},
     "no equalizer": {"variety": {"equalizer_db": 0.0}},
     "one noise at a time": {"variety": {"second_noise": 0.0}},

@@ -263,6 +263,7 @@ def test_a_digest_follows_content_not_order(mixtures):
 
 
 LAUNCHES = ("table1", "figure2", "figure3", "audio_examples", "variations", "train", "evaluate")
+LAUNCHES += ("unseen", "rotation")
 
 
 @pytest.mark.parametrize("name", [*LAUNCHES, "download", "bench_train"])
@@ -273,7 +274,9 @@ def test_help_names_every_flag(name):
     special = {
         "download": ["output", "names", "mirror"],
         "bench_train": [*common, "curve_frames", "scale_plans"],
-        "train": [*common, "num_bits", "sigma2", "seed"],
+        "train": [*common, "recipe", "num_bits", "sigma2", "seed", "num_mixtures", "levels"],
+        "unseen": [*common, "recipe", "lengths", "num_groups"],
+        "rotation": [*common, "recipe", "open_speech", "snrs", "tools"],
         "evaluate": [*common, "model", "methods", "num_bits"],
     }
     tables = [*common, "open_speech", "open_noise", "protocol", "cache", "max_mixtures", "sigma2"]

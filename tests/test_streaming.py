@@ -21,7 +21,7 @@ def whole(noisy, used):
             settings.stft,
             settings.features,
             settings.num_neighbors,
-            settings.mask_exponent,
+            settings.mask_sharpness,
         )
     ).reshape(noisy.shape)
 

@@ -218,14 +218,36 @@ static void find_nearest(const uint32_t *code, int *nearest)
     }
 }
 
-/* Multiplies a spectrum with the mean of the neighbours' masks, to a power. */
-static void apply_mask(const int *nearest, float floor, const float *from, float *to)
+/* Multiplies a spectrum with the mean of the neighbours' masks, to a power that grows with the
+ * noise's share of the energy of the last frames. */
+static void apply_mask(blsh_state *state, const int *nearest, const float *from, float *to)
 {
+    float gains[BLSH_BINS];
     for (int f = 0; f < BLSH_BINS; f++) {
         int votes = 0;
         for (int k = 0; k < BLSH_NEIGHBORS; k++)
             votes += (int)(blsh_masks[nearest[k]][f / 32] >> (f % 32) & 1u);
-        float gain = fmaxf(powf((float)votes / BLSH_NEIGHBORS, BLSH_MASK_EXPONENT), floor);
+        gains[f] = (float)votes / BLSH_NEIGHBORS;
+    }
+#if BLSH_SHARE_FRAMES
+    float (*energies)[2] = state->energies, noise = 0.0f, whole = 0.0f;
+    float *newest = energies[BLSH_SHARE_FRAMES - 1];
+    memmove(energies[0], energies[1], sizeof state->energies - sizeof energies[0]);
+    newest[0] = newest[1] = 0.0f;
+    for (int f = 0; f < BLSH_BINS; f++) {
+        float energy = from[2 * f] * from[2 * f] + from[2 * f + 1] * from[2 * f + 1];
+        newest[0] += (1.0f - gains[f]) * energy;
+        newest[1] += energy;
+    }
+    for (int t = 0; t < BLSH_SHARE_FRAMES; t++) {
+        noise += energies[t][0];
+        whole += energies[t][1];
+    }
+    for (int f = 0; f < BLSH_BINS; f++)
+        gains[f] = powf(gains[f], BLSH_MASK_SHARPNESS * noise / (whole > 0.0f ? whole : 1.0f));
+#endif
+    for (int f = 0; f < BLSH_BINS; f++) {
+        float gain = fmaxf(gains[f], state->floor);
         to[2 * f] = gain * from[2 * f];
         to[2 * f + 1] = gain * from[2 * f + 1];
     }
@@ -266,7 +288,7 @@ void blsh_step(blsh_state *state, const float *in, float *out)
     make_features(state);
     encode(state->features, code);
     find_nearest(code, nearest);
-    apply_mask(nearest, state->floor, state->spectra[0], work);
+    apply_mask(state, nearest, state->spectra[0], work);
 
     inverse_transform(work);
     for (int i = 0; i < BLSH_WINDOW; i++)

@@ -31,6 +31,9 @@ typedef struct {
 #if BLSH_LEVELS
     float levels[BLSH_LEVEL_FRAMES][BLSH_LEVELS];      /* newest mel magnitudes, for noise floors */
 #endif
+#if BLSH_SHARE_FRAMES
+    float energies[BLSH_SHARE_FRAMES][2];              /* newest, of the noise and of the whole */
+#endif
     float overlap[BLSH_WINDOW];                        /* output that later frames add to */
     float work[BLSH_WINDOW + 2];
     float features[BLSH_FEATURES];

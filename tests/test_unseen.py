@@ -1,0 +1,102 @@
+"""Noise that no dictionary has heard: the recipe's way, the rotation, and the tools beside it."""
+
+import dataclasses
+import sys
+
+import numpy as np
+import pytest
+
+from blsh_jax.config import RECIPES, FitConfig, TrainConfig
+from experiments import denoisers, rotation, unseen
+
+GENERAL = RECIPES["general"]
+SMALL = dataclasses.replace(
+    GENERAL,
+    fit=FitConfig(num_bits=12),
+    variety=dataclasses.replace(GENERAL.variety, num_mixtures=24, mixture_seconds=1.0),
+)
+
+
+def test_the_way_leads_from_the_published_method_to_the_recipe():
+    way = unseen.ladder(GENERAL)
+    assert way["as published"] == TrainConfig() == RECIPES["paper"]
+    assert list(way.values())[-1] == GENERAL
+    taken = [name for names in unseen.STEPS.values() for name in names]
+    assert len(taken) == len(set(taken))
+
+
+def test_every_change_changes_one_thing():
+    for name, config in unseen.changed(GENERAL).items():
+        different = [
+            field.name
+            for field in dataclasses.fields(GENERAL)
+            if getattr(config, field.name) != getattr(GENERAL, field.name)
+        ]
+        assert len(different) == 1, name
+
+
+def test_unseen_scores_every_variant_on_noises_left_out(synthetic):
+    rows = unseen.unseen(*synthetic, {"recipe": SMALL}, (5, 12), num_groups=2, num_mixtures=5)
+    systems = [(row["method"], row["num_bits"]) for row in rows]
+    assert systems == [("knn", None), ("lsh", 5), ("lsh", 12), ("blsh", 5), ("blsh", 12)]
+    assert {row["step"] for row in rows} == {"recipe"}
+    assert all(np.isfinite([row["sdr"], row["si_sdr"]]).all() for row in rows)
+
+
+def test_rotation_trains_without_the_noise_it_scores_in(synthetic, monkeypatch):
+    speech, noise = synthetic
+    heard = []
+    train = rotation.training.train
+
+    def spy(mixtures, *arguments, **options):
+        heard.append({recording.key for recording in mixtures.noise.recordings})
+        return train(mixtures, *arguments, **options)
+
+    monkeypatch.setattr(rotation.training, "train", spy)
+    level = {"level": lambda speech, estimate: float(np.std(estimate) / np.std(speech))}
+    rows = rotation.rotation(speech, noise, speech, SMALL, [0.0, 10.0], [12], [], level, 2, 2)
+    names = [recording.key for recording in noise.recordings]
+    assert sorted({row["noise"] for row in rows}) == sorted(names)
+    assert len(rows) == len(names) * 2 * 4
+    for group, known in enumerate(heard):
+        assert known == set(names) - set(names[group::2])
+    summaries = {(s["snr_db"], s["method"]): s for s in rotation.means(rows)}
+    noisy, blsh = summaries[0.0, "noisy"], summaries[0.0, "blsh"]
+    assert noisy["noises"] == 10 and noisy["mixtures"] == 20 and noisy["below_mixture"] == []
+    expected = [r["sdr"] for r in rows if (r["snr_db"], r["method"]) == (0.0, "blsh")]
+    assert blsh["sdr"] == pytest.approx(np.mean(expected)) and blsh["sdr"] > noisy["sdr"] + 1
+    assert all(0 < row["level"] < 5 for row in rows)
+
+
+def test_noises_that_got_worse_are_named():
+    row = {"snr_db": 10.0, "num_bits": None, "sdr": 10.0, "utterances": 3}
+    rows = [
+        row | {"noise": name, "method": method, "sdr": sdr}
+        for name, sdr in (("rain", 9.0), ("bell", 12.0))
+        for method, sdr in (("noisy", 10.0), ("tool", sdr))
+    ]
+    worse = {s["method"]: s["below_mixture"] for s in rotation.means(rows)}
+    assert worse == {"noisy": [], "tool": ["rain"]}
+
+
+def test_a_tool_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "logmmse", None)
+    with pytest.raises(ValueError, match="pip install logmmse"):
+        denoisers.system("logmmse")
+
+
+@pytest.mark.parametrize("name", list(denoisers.TOOLS))
+def test_tools_give_aligned_signals_and_leave_numpy_alone(name):
+    pytest.importorskip(denoisers.TOOLS[name][0], reason=f"{name} is not installed")
+    before = np.geterr()
+    system = denoisers.system(name)
+    assert np.geterr() == before
+    rng = np.random.default_rng(0)
+    time = np.arange(32_000) / 16_000
+    voice = np.sum([np.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 20)], axis=0)
+    speech = (0.1 * voice * (np.sin(2 * np.pi * 3 * time) > 0))[None].astype(np.float32)
+    noise = (0.01 * rng.standard_normal((1, 32_000))).astype(np.float32)
+    estimate = np.asarray(system.estimate(speech, noise))
+    assert estimate.shape == (1, 32_000) and estimate.dtype == np.float32
+    lags = np.correlate(estimate[0, 8000:24_000], speech[0, 8400:23_600], "valid")
+    assert abs(int(np.argmax(lags)) - 400) <= 2
