@@ -207,7 +207,7 @@ class VarietyConfig:
     num_mixtures: int = 0
     mixture_seconds: float = 3.0
     min_snr_db: float = -5.0
-    max_snr_db: float = 20.0
+    max_snr_db: float = 15.0
     max_speed: float = 1.4
     equalizer_db: float = 15.0
     second_noise: float = 0.5
@@ -279,7 +279,7 @@ RECIPES: dict[str, TrainConfig] = {
         variety=VarietyConfig(num_mixtures=2000),
         dictionary_fraction=0.25,
         num_neighbors=40,
-        mask_sharpness=4.0,
+        mask_sharpness=3.5,
     ),
 }
 """What a run starts from: the published method, or what separates unknown noise best."""

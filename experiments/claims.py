@@ -29,7 +29,7 @@ def judge(records: Records) -> list[Verdict]:
 
     Args:
         records: ``table1``, ``figure3``, ``figure3_one_draw`` and ``audio_examples`` by name, and
-            ``closed`` and ``open``, the evaluations of the shipped model.
+            ``closed`` and ``open``, the evaluations of one model trained as published.
     """
     return [
         _above_at_every_length(records["figure3"], records["closed"], records["open"]),
@@ -61,12 +61,12 @@ def _above_at_every_length(
         if below:
             texts.append(f"below at {_list(below)}")
     holds = min(margins.values()) > 0
-    for name, shipped in (("closed", closed), ("open", opened)):
-        sdr = {(row["method"], row["num_bits"]): row["sdr"] for row in shipped["results"]}
+    for name, scored in (("closed", closed), ("open", opened)):
+        sdr = {(row["method"], row["num_bits"]): row["sdr"] for row in scored["results"]}
         gains = {n: sdr["blsh", n] - sdr["lsh", n] for method, n in sdr if method == "blsh"}
         holds = holds and min(gains.values()) > 0
         figures = ", ".join(f"{gain:+.2f} dB at {n}" for n, gain in gains.items())
-        texts.append(f"shipped model, {name}: {figures}")
+        texts.append(f"trained as published, {name}: {figures}")
     return Verdict(claim, holds, "; ".join(texts), "figure3.json, closed.json, open.json")
 
 
@@ -102,13 +102,13 @@ def _above_spectra(record: dict[str, Any], opened: dict[str, Any]) -> Verdict:
     length = record["config"]["length"]
     claim = f"(4) BLSH at {length} bits is above KNN on raw spectra on the open set"
     rows = {(r["set"], r["method"]): r["sdr"] for r in record["results"]}
-    shipped = {(r["method"], r["num_bits"]): r["sdr"] for r in opened["results"]}
+    scored = {(r["method"], r["num_bits"]): r["sdr"] for r in opened["results"]}
     pairs = {
-        "shipped model": (shipped["blsh", length], shipped["knn", None]),
+        "trained as published": (scored["blsh", length], scored["knn", None]),
         "table 1": (rows["open", "blsh"], rows["open", "knn"]),
     }
     text = "; ".join(f"{name}: {b:.2f} against {k:.2f} dB" for name, (b, k) in pairs.items())
-    blsh, knn = pairs["shipped model"]
+    blsh, knn = pairs["trained as published"]
     return Verdict(claim, blsh > knn, text, "open.json, table1.json")
 
 

@@ -153,12 +153,13 @@ def unseen_table() -> str:
     )
 
 
-def rotation_table() -> str:
+def rotation_table(name: str = "rotation") -> str:
     """Scores in noises that are unseen in turn, a system a line."""
-    results = _record("rotation")["results"]
+    results = _record(name)["results"]
     snrs = list(dict.fromkeys(row["snr_db"] for row in results))
     found = {(*_system(row), row["snr_db"]): row for row in results}
     measures = {"sdr": "SDR", "si_sdr": "SI-SDR", "stoi": "STOI", "pesq": "PESQ"}
+    measures = {key: head for key, head in measures.items() if key in results[0]}
     heads = [f"{head}, {snr:g} dB" for snr in snrs for head in measures.values()]
     rows = []
     for method, num_bits in dict.fromkeys(_system(row) for row in results):
@@ -288,6 +289,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "unseen": unseen_table,
     "rotation": rotation_table,
     "rotation-noises": rotation_noises,
+    "rotation-small": lambda: rotation_table("rotation_small"),
     "table1": table1,
     "figure3": figure3_table,
     "claims": claim_table,

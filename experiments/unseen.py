@@ -39,17 +39,12 @@ STEPS: dict[str, tuple[str, ...]] = {
 # The recipe with one thing changed; a dictionary changes fields of a configuration inside.
 CHANGES: dict[str, _Changes] = {
     "10 neighbours": {"num_neighbors": 10},
-    "100 neighbours": {"num_neighbors": 100},
     "mean masks as they are": {"mask_sharpness": 0.0},
     "sharpness 6": {"mask_sharpness": 6.0},
-    "noises at their own speed": {"variety": {"max_speed": 1.0}},
     "no equalizer": {"variety": {"equalizer_db": 0.0}},
     "one noise at a time": {"variety": {"second_noise": 0.0}},
     "all mixtures at 0 dB": {"variety": {"min_snr_db": 0.0, "max_snr_db": 0.0}},
-    "64 levels": {"features": {"levels": 64}},
     "floors of 16 frames": {"features": {"floor_frames": 16}},
-    "floors of 128 frames": {"features": {"floor_frames": 128}},
-    "mel spectra": {"features": {"kind": "mel"}},
     "log-mel spectra": {"features": {"kind": "log_mel"}},
     "three frames side by side": {"features": {"context": 3}},
 }

@@ -209,3 +209,10 @@ def test_export_writes_a_smaller_model(tmp_path, used, capsys):
     said = capsys.readouterr().out
     for path in tmp_path.iterdir():
         assert f"{path} ({path.stat().st_size:,} bytes)" in said
+
+
+def test_shipped_models_are_known_by_name(tmp_path):
+    facts = json.loads(blsh("info", "--model=small", "--json").stdout)
+    assert facts["bits"] == model.load_shipped("small").hasher.num_bits
+    refused = blsh("info", f"--model={tmp_path}/small")
+    assert refused.returncode == 1 and "no model at" in refused.stderr

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -93,5 +94,15 @@ def test_models_without_frames_cannot_be_compared(small_model):
 
 
 def test_unknown_shipped_models_are_refused():
-    with pytest.raises(ValueError, match="choose one of"):
+    with pytest.raises(ValueError, match=r"choose one of default, small"):
         model.load_shipped("huge")
+
+
+@pytest.mark.parametrize(("name", "megabytes"), [("default", 8), ("small", 1)])
+def test_shipped_models_are_small_enough_and_name_their_licences(name, megabytes):
+    path = Path(model.__file__).parent / "models" / f"{name}.npz"
+    assert path.stat().st_size < megabytes * 1e6
+    provenance = model.load_shipped(name).provenance
+    assert provenance["speech"]["layout"] == "librispeech"
+    assert "CC BY 4.0" in provenance["speech"]["licence"]
+    assert "CC0" in provenance["noise"]["licence"]

@@ -5,10 +5,9 @@ from blsh_jax import info, model
 CARD = Path(__file__).parents[1] / "docs" / "model_card.md"
 
 
-def test_the_card_describes_the_model_in_the_package():
-    shipped = model.load_shipped()
+def _facts(shipped):
     sizes, cost = info.model_bytes(shipped), info.cost(shipped)
-    expected = {
+    return {
         "bits of a code": shipped.hasher.num_bits,
         "dictionary frames": shipped.dictionary.num_frames,
         "bytes of the projections": sizes["projections"],
@@ -19,11 +18,20 @@ def test_the_card_describes_the_model_in_the_package():
         "floating-point operations per frame, transform and features": cost.transform
         + cost.features,
     }
-    text = CARD.read_text()
-    for name, value in expected.items():
-        assert f"| {name} | {value:,} |" in text
-    for corpus in ("speech", "noise"):
-        assert shipped.provenance[corpus]["licence"] in text
-    seen, speech = shipped.provenance["training_frames_seen"], shipped.provenance["speech"]
-    assert f"{seen:,} frames" in text
-    assert f"{speech['recordings']} utterances" in text
+
+
+def test_the_card_describes_the_models_in_the_package():
+    default, small = (model.load_shipped(name) for name in ("default", "small"))
+    assert model.shipped_names() == ["default", "small"]
+    text, smaller = CARD.read_text(), _facts(small)
+    for name, value in _facts(default).items():
+        assert f"| {name} | {value:,} | {smaller[name]:,} |" in text
+    for shipped in (default, small):
+        for corpus in ("speech", "noise"):
+            assert shipped.provenance[corpus]["licence"] in text
+            assert f"{shipped.provenance[corpus]['recordings']} " in text
+        assert f"{shipped.provenance['training_frames_seen']:,} frames" in text
+        command = f"--num_mixtures={shipped.config.variety.num_mixtures} --held_back=0"
+        assert command in text
+    assert f"--num_bits={small.config.fit.num_bits} " in text
+    assert f"--dictionary_fraction={small.config.dictionary_fraction} " in text
