@@ -78,9 +78,9 @@ def closed_and_open(prefix: str = "") -> str:
     )
 
 
-def table1(name: str = "table1") -> str:
+def table1() -> str:
     """The paper's table 1, ours."""
-    results = _record(name)["results"]
+    results = _record("table1")["results"]
     sets = list(dict.fromkeys(row["set"] for row in results))
     found = {(row["set"], row["method"]): row for row in results}
     heads = [head for name in sets for head in (f"{name} SDR", "SIR", "SAR")]
@@ -140,35 +140,35 @@ def variation_table() -> str:
     return _table(["changed", "system", *heads], rows, num_texts=2)
 
 
-def unseen_table() -> str:
-    """SDR in noises left out, a step or a change a line."""
-    results = _record("unseen")["results"]
-    systems = list(dict.fromkeys(_system(row) for row in results))
-    found = {(row["step"], *_system(row)): row for row in results}
-    steps = dict.fromkeys(row["step"] for row in results)
-    heads = [f"{method.upper()} {num_bits or ''}".strip() for method, num_bits in systems]
+def rotation_table() -> str:
+    """Scores in noises that are unseen in turn, a ratio and a system a line."""
+    results = _record("rotation")["results"]
+    measures = {"sdr": "SDR", "si_sdr": "SI-SDR", "stoi": "STOI", "pesq": "PESQ"}
+    measures = {key: head for key, head in measures.items() if key in results[0]}
     return _table(
-        ["", *heads],
-        [[step, *(f"{found[step, *system]['sdr']:.2f}" for system in systems)] for step in steps],
+        ["method", "ratio", "bits", *measures.values(), "noises below the mixture"],
+        [
+            [_METHODS[row["method"]], f"{row['snr_db']:g} dB", str(row["num_bits"] or "")]
+            + [f"{row[measure]:.2f}" for measure in measures]
+            + [f"{len(row['below_mixture'])} of {row['noises']}"]
+            for row in results
+        ],
     )
 
 
-def rotation_table(name: str = "rotation") -> str:
-    """Scores in noises that are unseen in turn, a system a line."""
-    results = _record(name)["results"]
+def rotation_summary() -> str:
+    """SDR in noises that are unseen in turn, a system a line."""
+    results = _record("rotation")["results"]
     snrs = list(dict.fromkeys(row["snr_db"] for row in results))
-    found = {(*_system(row), row["snr_db"]): row for row in results}
-    measures = {"sdr": "SDR", "si_sdr": "SI-SDR", "stoi": "STOI", "pesq": "PESQ"}
-    measures = {key: head for key, head in measures.items() if key in results[0]}
-    heads = [f"{head}, {snr:g} dB" for snr in snrs for head in measures.values()]
-    rows = []
-    for method, num_bits in dict.fromkeys(_system(row) for row in results):
-        scored = [found[method, num_bits, snr] for snr in snrs]
-        rows.append(
+    found = {(*_system(row), row["snr_db"]): row["sdr"] for row in results}
+    return _table(
+        ["method", "bits", *(f"mixtures at {snr:g} dB" for snr in snrs)],
+        [
             [_METHODS[method], str(num_bits or "")]
-            + [f"{row[measure]:.2f}" for row in scored for measure in measures]
-        )
-    return _table(["method", "bits", *heads], rows)
+            + [f"{found[method, num_bits, snr]:.2f}" for snr in snrs]
+            for method, num_bits in dict.fromkeys(_system(row) for row in results)
+        ],
+    )
 
 
 def rotation_noises() -> str:
@@ -285,11 +285,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "closed-and-open": closed_and_open,
     "starts": starts_table,
     "general": lambda: closed_and_open("general_"),
-    "general-networks": lambda: table1("table1_general"),
-    "unseen": unseen_table,
     "rotation": rotation_table,
+    "rotation-summary": rotation_summary,
     "rotation-noises": rotation_noises,
-    "rotation-small": lambda: rotation_table("rotation_small"),
     "table1": table1,
     "figure3": figure3_table,
     "claims": claim_table,

@@ -38,7 +38,7 @@ def records():
         for name in ("closed", "open")
         for method, bits, sdr in (("lsh", 125, 8.95), ("blsh", 25, 8.33))
     ]
-    shipped = [
+    scored = [
         {"method": method, "num_bits": bits, "sdr": sdr}
         for method, bits, sdr in (
             ("lsh", 25, 5.0), ("lsh", 150, 6.5), ("blsh", 25, 6.0), ("blsh", 150, 7.0),
@@ -46,8 +46,8 @@ def records():
         )
     ]  # fmt: skip
     return {
-        "closed": {"results": shipped},
-        "open": {"results": copy.deepcopy(shipped)},
+        "closed": {"results": scored},
+        "open": {"results": copy.deepcopy(scored)},
         "figure3": figure3_record(),
         "figure3_one_draw": figure3_record(0.2),
         "table1": {"results": table, "config": {"length": 150}},
@@ -65,8 +65,8 @@ def test_all_true(records):
     assert "+2.00 dB at L = 5" in figures[0]
     assert "+1.00 dB at 5, +1.00 dB at 25; above at 5, 25" in figures[1]
     assert "0.100 dB against 0.400 (LSH with one draw of projections: 0.200)" in figures[2]
-    assert "shipped model, open: +1.00 dB at 25, +0.50 dB at 150" in figures[0]
-    assert figures[3].startswith("shipped model: 7.00 against 6.00 dB; table 1")
+    assert "trained as published, open: +1.00 dB at 25, +0.50 dB at 150" in figures[0]
+    assert figures[3].startswith("trained as published: 7.00 against 6.00 dB; table 1")
     assert "closed: 8.33 against 8.95 dB" in figures[4]
     assert "open: fully connected 8.00, BLSTM 9.00, BLSH 7.00 dB" in figures[5]
 

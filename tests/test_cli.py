@@ -215,4 +215,4 @@ def test_shipped_models_are_known_by_name(tmp_path):
     facts = json.loads(blsh("info", "--model=small", "--json").stdout)
     assert facts["bits"] == model.load_shipped("small").hasher.num_bits
     refused = blsh("info", f"--model={tmp_path}/small")
-    assert refused.returncode == 1 and "no model at" in refused.stderr
+    assert refused.returncode == 2 and "no model at" in refused.stderr
