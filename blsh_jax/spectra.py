@@ -1,10 +1,10 @@
 """Spectra: short-time Fourier transform, its inverse, and the features of frames.
 
-Letters: n samples, T frames, F = window / 2 + 1 bins, D features. Time is the last axis of signals
-and the axis before the bins of spectra. Frame t holds the window's samples that end with sample
-(t + 1) * hop - 1, and there is a frame for every window that touches the signal. So every sample
-lies in window / hop frames, and zeros before or after a signal add frames of silence but change
-none: utterances padded to a batch, cut into chunks or fed hop by hop come out the same.
+Letters: n samples, T frames, F = window / 2 + 1 bins, D features, M bands of levels. Time is the
+last axis of signals and the axis before the bins of spectra. Frame t holds the window's samples that
+end with sample (t + 1) * hop - 1, and there is a frame for every window that touches the signal. So
+every sample lies in window / hop frames, and zeros before or after a signal add frames of silence
+but change none: utterances padded to a batch, cut into chunks or fed hop by hop come out the same.
 """
 
 import functools
@@ -137,7 +137,7 @@ def features(
         spectra: (..., T, F) complex64.
         features: kind of features, and how many frames stand side by side.
         config: the transform that made the spectra.
-        past: (..., H, M) float32, ``level_bands`` of the ``num_past_frames`` frames before the
+        past: (..., J, M) float32, ``level_bands`` of the ``num_past_frames`` frames before the
             first; default: silence.
 
     Returns:
@@ -165,7 +165,7 @@ def level_bands(spectra: Array, features: FeatureConfig, config: StftConfig) -> 
 
 
 def num_past_frames(features: FeatureConfig, config: StftConfig) -> int:
-    """H, frames before a frame that its levels depend on; 0 without levels."""
+    """J, frames before a frame that its levels depend on; 0 without levels."""
     return features.floor_frames - 1 + _lead_frames(config) if features.levels else 0
 
 
@@ -177,7 +177,7 @@ def levels_above_floor(bands: Array, features: FeatureConfig, config: StftConfig
     begins without a floor, and without levels.
 
     Args:
-        bands: (..., H + T, M) float32 mel magnitudes, the first H = ``num_past_frames`` of them
+        bands: (..., J + T, M) float32 mel magnitudes, the first J = ``num_past_frames`` of them
             only for the floors of the others.
         features: number of bands and of frames.
         config: the transform that made them.

@@ -1,8 +1,8 @@
 """Denoising hop by hop, with the state carried: what comes out equals the whole signal at once.
 
 Letters: C channels, H hops of a block, n = H * hop samples, F bins, K neighbours, P = window / hop
-frames that a sample lies in, R = context // 2 later frames that a frame's features need, H frames
-that noise floors and E frames that shares of energy are taken over.
+frames that a sample lies in, R = context // 2 later frames that a frame's features need, J earlier
+frames that its noise floors need, M bands of levels, E frames that the noise's share is taken over.
 
 A frame ends with the newest sample. A sample is complete when P - 1 more frames are in, and their
 features R frames after that: the output lags the input by (P - 1 + R) * hop samples.
@@ -31,7 +31,7 @@ class State(NamedTuple):
 
     Attributes:
         samples: (C, window - hop) float32, newest samples.
-        bands: (C, H, M) float32, mel magnitudes of the frames before ``spectra``, whose least are
+        bands: (C, J, M) float32, mel magnitudes of the frames before ``spectra``, whose least are
             the noise floors; H = 0 for features without levels.
         spectra: (C, 2 R, F) complex64, newest spectra of the input.
         energies: (C, E - 1, 2) float32, newest energies of the noise and of the whole, whose ratio
