@@ -1,10 +1,11 @@
 """Spectra: short-time Fourier transform, its inverse, and the features of frames.
 
 Letters: n samples, T frames, F = window / 2 + 1 bins, D features, M bands of levels. Time is the
-last axis of signals and the axis before the bins of spectra. Frame t holds the window's samples that
-end with sample (t + 1) * hop - 1, and there is a frame for every window that touches the signal. So
-every sample lies in window / hop frames, and zeros before or after a signal add frames of silence
-but change none: utterances padded to a batch, cut into chunks or fed hop by hop come out the same.
+last axis of signals and the axis before the bins of spectra. Frame t holds the window's samples
+that end with sample (t + 1) * hop - 1, and there is a frame for every window that touches the
+signal. So every sample lies in window / hop frames, and zeros before or after a signal add frames
+of silence but change none: utterances padded to a batch, cut into chunks or fed hop by hop come out
+the same.
 """
 
 import functools
