@@ -45,6 +45,9 @@ _METHODS = {
     "irm": "ideal ratio mask",
 }
 
+# The recipe's features are more than spectra.
+_GENERAL_METHODS = _METHODS | {"knn": "KNN on the same features"}
+
 
 def scores(name: str) -> str:
     """SDR, SIR, SAR and SI-SDR of one evaluation."""
@@ -60,6 +63,7 @@ def scores(name: str) -> str:
 
 def closed_and_open(prefix: str = "") -> str:
     """SDR on both test sets side by side."""
+    names = _GENERAL_METHODS if prefix else _METHODS
     sets = [
         {_system(row): row for row in _record(prefix + name)["results"]}
         for name in ("closed", "open")
@@ -71,7 +75,7 @@ def closed_and_open(prefix: str = "") -> str:
     return _table(
         ["method", "bits", *heads],
         [
-            [_METHODS[method], str(num_bits or "")]
+            [names[method], str(num_bits or "")]
             + [f"{rows[method, num_bits]['sdr']:.2f}" for rows in sets]
             for method, num_bits in sets[0]
         ],
@@ -148,7 +152,7 @@ def rotation_table() -> str:
     return _table(
         ["method", "ratio", "bits", *measures.values(), "noises below the mixture"],
         [
-            [_METHODS[row["method"]], f"{row['snr_db']:g} dB", str(row["num_bits"] or "")]
+            [_GENERAL_METHODS[row["method"]], f"{row['snr_db']:g} dB", str(row["num_bits"] or "")]
             + [f"{row[measure]:.2f}" for measure in measures]
             + [f"{len(row['below_mixture'])} of {row['noises']}"]
             for row in results
@@ -164,7 +168,7 @@ def rotation_summary() -> str:
     return _table(
         ["method", "bits", *(f"mixtures at {snr:g} dB" for snr in snrs)],
         [
-            [_METHODS[method], str(num_bits or "")]
+            [_GENERAL_METHODS[method], str(num_bits or "")]
             + [f"{found[method, num_bits, snr]:.2f}" for snr in snrs]
             for method, num_bits in dict.fromkeys(_system(row) for row in results)
         ],
@@ -177,7 +181,7 @@ def rotation_noises() -> str:
     lowest = min(row["snr_db"] for row in rows)
     found = {(row["noise"], *_system(row)): row for row in rows if row["snr_db"] == lowest}
     systems = list(dict.fromkeys(key[1:] for key in found))
-    heads = [f"{_METHODS[method]} {num_bits or ''}".strip() for method, num_bits in systems]
+    heads = [f"{_GENERAL_METHODS[method]} {num_bits or ''}".strip() for method, num_bits in systems]
     return _table(
         ["unseen noise", *heads],
         [
