@@ -14,7 +14,6 @@ Rows are means over all noises: SDR and SI-SDR in dB, STOI, PESQ; and, by noise,
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 
@@ -75,7 +74,6 @@ def rotation(
                     [*systems, *others], open_speech, alone, snr, mixtures_per_noise, measures
                 )
             ]
-        jax.clear_caches()
     return rows
 
 
