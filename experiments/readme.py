@@ -82,9 +82,9 @@ def closed_and_open(prefix: str = "") -> str:
     )
 
 
-def table1() -> str:
-    """The paper's table 1, ours."""
-    results = _record("table1")["results"]
+def table1(name: str = "table1") -> str:
+    """The paper's table 1, ours, or a part of it."""
+    results = _record(name)["results"]
     sets = list(dict.fromkeys(row["set"] for row in results))
     found = {(row["set"], row["method"]): row for row in results}
     heads = [head for name in sets for head in (f"{name} SDR", "SIR", "SAR")]
@@ -289,6 +289,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "closed-and-open": closed_and_open,
     "starts": starts_table,
     "general": lambda: closed_and_open("general_"),
+    "general-networks": lambda: table1("table1_general"),
     "rotation": rotation_table,
     "rotation-summary": rotation_summary,
     "rotation-noises": rotation_noises,
