@@ -33,6 +33,7 @@ from blsh_jax.codes import WORD_BITS, Hasher, num_words, sign
 from blsh_jax.config import FitConfig, to_dict
 from blsh_jax.fit_info import BitInfo, FitInfo, approximation_errors, by_field
 from blsh_jax.plans import Bits, Plan
+from blsh_jax.similarity import check_frames
 from blsh_jax.training_log import TrainingLog
 
 
@@ -99,7 +100,8 @@ def prepare(
         ValueError: the shapes, the numbers or the mesh do not fit.
     """
     mesh = training_mesh(1) if mesh is None else mesh
-    _check_frames(frames, target, config, mesh)
+    check_frames(frames, target)
+    _check_mesh(config, mesh)
     host = cut(
         np.asanyarray(frames), None if target is None else np.asanyarray(target), config, key
     )
@@ -400,14 +402,7 @@ def _summarize(
     )
 
 
-def _check_frames(frames, target, config: FitConfig, mesh: Mesh) -> None:
-    if frames.ndim != 2 or frames.shape[0] < 2:
-        raise ValueError(f"frames has shape {frames.shape}: give (N, D) with 2 frames or more")
-    if target is not None and (target.ndim != 2 or target.shape[0] != frames.shape[0]):
-        raise ValueError(
-            f"target has shape {target.shape}: give one vector for each of the "
-            f"{frames.shape[0]} frames"
-        )
+def _check_mesh(config: FitConfig, mesh: Mesh) -> None:
     if config.blocks_per_step % mesh.size:
         raise ValueError(
             f"blocks_per_step is {config.blocks_per_step}: give a multiple of the "

@@ -28,6 +28,7 @@ import numpy as np
 from jax import Array
 
 from blsh_jax.codes import Hasher, sign
+from blsh_jax.similarity import check_frames
 from blsh_jax.spectra import unit_norm
 
 _SIGN_SLOPE = 2 / math.pi
@@ -66,15 +67,8 @@ def fit(frames: Array, num_bits: int, target: Array | None = None) -> tuple[Hash
     Raises:
         ValueError: the shapes do not fit.
     """
-    if frames.ndim != 2 or frames.shape[0] < 2:
-        raise ValueError(f"frames has shape {frames.shape}: give (N, D) with 2 frames or more")
-    if target is not None and (target.ndim != 2 or target.shape[0] != frames.shape[0]):
-        raise ValueError(
-            f"target has shape {target.shape}: give one vector for each of the "
-            f"{frames.shape[0]} frames"
-        )
-    mean = jnp.mean(frames, axis=0)
-    centered = frames - jnp.broadcast_to(mean, frames.shape)
+    check_frames(frames, target)
+    centered = _centered(frames)
     against = unit_norm(centered if target is None else _centered(target))
     to_features = lambda values: _times(centered.T, values) / frames.shape[0]
     wanted = to_features(against)
@@ -89,7 +83,8 @@ def fit(frames: Array, num_bits: int, target: Array | None = None) -> tuple[Hash
 
     lengths = jnp.arange(1, num_bits + 1, dtype=frames.dtype)
     _, (projections, *info) = jax.lax.scan(next_bit, jnp.zeros_like(wanted), lengths)
-    hasher = Hasher(projections, -_times(projections, mean), jnp.ones(num_bits, frames.dtype))
+    biases = -_times(projections, jnp.mean(frames, axis=0))
+    hasher = Hasher(projections, biases, jnp.ones(num_bits, frames.dtype))
     return hasher, ResidualInfo(*info)
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from blsh_jax.spectra import unit_norm
@@ -21,6 +22,25 @@ Target = Literal["rbf", "cosine"]
 Metric = Literal["squared_error", "cross_entropy"]
 
 _MARGIN = 1e-6  # keeps the logarithms of the cross-entropy finite at S = 0 and S = 1
+
+
+def check_frames(frames: Array | np.ndarray, target: Array | np.ndarray | None) -> None:
+    """Refuse frames and targets that no codes can be learned from.
+
+    Args:
+        frames: should be (N, D), two frames or more.
+        target: should be (N, D'), or None.
+
+    Raises:
+        ValueError: which of them has which shape.
+    """
+    if frames.ndim != 2 or frames.shape[0] < 2:
+        raise ValueError(f"frames has shape {frames.shape}: give (N, D) with 2 frames or more")
+    if target is not None and (target.ndim != 2 or target.shape[0] != frames.shape[0]):
+        raise ValueError(
+            f"target has shape {target.shape}: give one vector for each of the "
+            f"{frames.shape[0]} frames"
+        )
 
 
 def self_similarity(vectors: Array, target: Target = "rbf", sigma2: float = 0.3) -> Array:

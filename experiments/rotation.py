@@ -8,7 +8,8 @@ scored on --open_speech in the group's noises, at several signal-to-noise ratios
 others, pip install -e '.[tools]' (--tools= and --nolistening do without them). Takes a quarter of
 an hour on two CPU cores.
 
-Rows are means over all noises: SDR and SI-SDR in dB, STOI, PESQ; and, by noise, SDR alone.
+Results are means over all noises: SDR and SI-SDR in dB, STOI, PESQ; the rows of single noises stand
+beside them, under by_noise.
 """
 
 from collections.abc import Mapping, Sequence
