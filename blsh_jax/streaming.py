@@ -32,7 +32,7 @@ class State(NamedTuple):
     Attributes:
         samples: (C, window - hop) float32, newest samples.
         bands: (C, J, M) float32, mel magnitudes of the frames before ``spectra``, whose least are
-            the noise floors; H = 0 for features without levels.
+            the noise floors; J = 0 for features without levels.
         spectra: (C, 2 R, F) complex64, newest spectra of the input.
         energies: (C, E - 1, 2) float32, newest energies of the noise and of the whole, whose ratio
             sharpens the masks (``masks.sharpen``).
