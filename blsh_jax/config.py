@@ -202,15 +202,18 @@ class VarietyConfig:
         max_speed: a noise is played up to so many times faster or slower.
         equalizer_db: gains by which noises are coloured, up or down, in dB; speech by half of them.
         second_noise: probability that a second noise joins the first.
+        unvaried: probability that a mixture is made of speech and one noise as they were recorded,
+            at the ratio of the published mixtures: what keeps codes good in the known noises.
     """
 
     num_mixtures: int = 0
     mixture_seconds: float = 3.0
     min_snr_db: float = -5.0
-    max_snr_db: float = 15.0
+    max_snr_db: float = 6.0
     max_speed: float = 1.4
     equalizer_db: float = 15.0
     second_noise: float = 0.5
+    unvaried: float = 0.5
 
     def __post_init__(self):
         if self.num_mixtures < 0 or self.mixture_seconds <= 0:
@@ -220,11 +223,42 @@ class VarietyConfig:
             )
         if self.min_snr_db > self.max_snr_db:
             raise ValueError(f"min_snr_db {self.min_snr_db} is above max_snr_db {self.max_snr_db}")
-        if self.max_speed < 1 or self.equalizer_db < 0 or not 0 <= self.second_noise <= 1:
+        if self.max_speed < 1 or self.equalizer_db < 0:
             raise ValueError(
-                f"max_speed {self.max_speed}, equalizer_db {self.equalizer_db}, second_noise "
-                f"{self.second_noise}: give 1 or more, 0 or more, and a probability"
+                f"max_speed {self.max_speed}, equalizer_db {self.equalizer_db}: give 1 or more, 0 "
+                "or more"
             )
+        if not (0 <= self.second_noise <= 1 and 0 <= self.unvaried <= 1):
+            raise ValueError(
+                f"second_noise {self.second_noise}, unvaried {self.unvaried}: give probabilities"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvidenceConfig:
+    """How the neighbours' masks are joined with what the utterance shows of its own noise.
+
+    Source: ``blsh_jax.noise_tracking``, where the formula stands.
+
+    Attributes:
+        mask_weight: weight of the log-odds of the mean of the neighbours' masks.
+        snr_weight: weight of the log of the signal-to-noise ratio that the utterance itself shows
+            in a bin; 0 leaves the mean of the masks as it is, as published.
+    """
+
+    mask_weight: float = 1.0
+    snr_weight: float = 0.0
+
+    def __post_init__(self):
+        if self.mask_weight < 0 or self.snr_weight < 0:
+            raise ValueError(
+                f"mask_weight is {self.mask_weight} and snr_weight {self.snr_weight}: give 0 or "
+                "more"
+            )
+
+
+MASK_ALONE = EvidenceConfig()
+"""The mean of the neighbours' masks as it is, as published."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,15 +272,14 @@ class TrainConfig:
             (``blsh_jax.residual``), which takes ``fit.num_bits`` alone of the settings of ``fit``.
         fit: how projections are learned.
         variety: random training mixtures in place of the published ones.
-        snr_db: signal-to-noise ratio of the training mixtures, in dB, where ``variety`` sets none.
+        snr_db: signal-to-noise ratio of the training mixtures that are not varied, in dB.
         held_back: last part of each training utterance that training does not touch; the closed
             test set is made of it.
         dictionary_fraction: part of the training frames that enters the dictionary ([ICASSP20]
             section 4.2 compares 10 % and 1 %).
         max_fit_frames: projections are learned on at most this many dictionary frames.
         num_neighbors: K, the neighbours whose masks are averaged.
-        mask_sharpness: times the noise's share of the energy, the power of the mean of their masks:
-            in much noise, neighbours that disagree let less through; 0 keeps the mean as published.
+        evidence: how their masks are joined with the noise that the utterance shows.
         seed: seed of everything random.
     """
 
@@ -260,7 +293,7 @@ class TrainConfig:
     dictionary_fraction: float = 0.1
     max_fit_frames: int = 100_000
     num_neighbors: int = 10
-    mask_sharpness: float = 0.0
+    evidence: EvidenceConfig = MASK_ALONE
     seed: int = 0
 
     def __post_init__(self):
@@ -276,10 +309,10 @@ RECIPES: dict[str, TrainConfig] = {
     "general": TrainConfig(
         features=FeatureConfig(levels=32),
         learner="residual",
-        variety=VarietyConfig(num_mixtures=2000),
-        dictionary_fraction=0.25,
-        num_neighbors=40,
-        mask_sharpness=3.5,
+        variety=VarietyConfig(num_mixtures=8000),
+        dictionary_fraction=0.08,
+        num_neighbors=20,
+        evidence=EvidenceConfig(mask_weight=1.6, snr_weight=0.3),
     ),
 }
 """What a run starts from: the published method, or what separates unknown noise best."""

@@ -157,7 +157,7 @@ def _searching(dictionary: FrameDictionary, model: Model) -> tuple[_Call, _Call]
             config.stft,
             config.features,
             config.num_neighbors,
-            config.mask_sharpness,
+            config.evidence,
         )
 
     return call(separation.separate), call(separation.separation_masks)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from blsh_jax import masks, spectra, streaming
+from blsh_jax import noise_tracking, spectra, streaming
 from blsh_jax._version import __version__
 from blsh_jax.config import StftConfig, TrainConfig
 from blsh_jax.files import replacing
@@ -157,8 +157,7 @@ def _sizes(model: Model) -> str:
         "FRAMES": model.dictionary.num_frames,
         "MASK_WORDS": model.dictionary.masks.shape[1],
         "NEIGHBORS": config.num_neighbors,
-        "MASK_SHARPNESS": f"{config.mask_sharpness:.8e}f",
-        "SHARE_FRAMES": masks.SHARE_FRAMES if config.mask_sharpness else 0,
+        "TRACKING": int(config.evidence.snr_weight > 0),
     }
     lines = [f"#define BLSH_{name} {value}" for name, value in names.items()]
     return f"/* Made by blsh_jax {__version__}. */\n" + "\n".join(lines) + "\n"
@@ -175,6 +174,9 @@ def _tables(model: Model) -> Iterator[str]:
     if config.features.levels:
         yield from _mel_tables("blsh_level", config.features.levels, config.stft)
         yield f"#define BLSH_LEVEL_RANGE_DB {spectra.LEVEL_RANGE_DB}f\n"
+    if config.evidence.snr_weight:
+        constants = noise_tracking.constants(config.evidence)
+        yield "".join(f"#define BLSH_{k.upper()} {v:.8e}f\n" for k, v in constants.items())
     yield _table("float", "blsh_projections", model.hasher.projections)
     yield _table("float", "blsh_biases", model.hasher.biases)
     yield _table("uint32_t", "blsh_codes", dictionary.codes)

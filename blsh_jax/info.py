@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from blsh_jax import spectra, streaming
+from blsh_jax import noise_tracking, spectra, streaming
 from blsh_jax.config import TrainConfig
 from blsh_jax.model import Model
 
@@ -24,7 +24,7 @@ class Cost(NamedTuple):
         features: floating-point operations of the features, comparisons for noise floors included.
         projection: multiplications and additions of the hash functions.
         search: XORs and popcounts of 32-bit words.
-        masks: bits counted and multiplied with the spectrum.
+        masks: bits counted, evidence joined, and multiplied with the spectrum.
     """
 
     transform: int
@@ -51,13 +51,14 @@ def cost(model: Model) -> Cost:
     config, dictionary = model.config, model.dictionary
     bits, features = model.hasher.projections.shape
     bins, k = config.stft.num_bins, config.num_neighbors
+    tracking = noise_tracking.OPERATIONS_PER_BIN * bins if config.evidence.snr_weight else 0
     floors = config.features.levels * config.features.floor_frames
     return Cost(
         transform=2 * _real_fft_operations(config.stft.window_length),
         features=4 * bins + _mel_operations(config) + floors + 3 * features,
         projection=2 * bits * features,
         search=2 * dictionary.codes.size,
-        masks=k * bins + 3 * bins,
+        masks=k * bins + 3 * bins + tracking,
     )
 
 
@@ -113,7 +114,7 @@ def describe(model: Model) -> dict[str, Any]:
         "features": config.features.kind,
         "context": config.features.context,
         "levels": config.features.levels,
-        "mask_sharpness": config.mask_sharpness,
+        "snr_weight": config.evidence.snr_weight,
         "sample_rate": stft.sample_rate,
         "trained_on": model.provenance,
         "bytes": model_bytes(model),

@@ -10,8 +10,6 @@ from jax import Array
 
 from blsh_jax import codes
 
-SHARE_FRAMES = 64  # a second: long enough to know the noise, short enough to follow it
-
 
 def ideal_binary_mask(speech: Array, noise: Array) -> Array:
     """True where the speech is stronger than the noise.
@@ -44,40 +42,6 @@ def ideal_ratio_mask(speech: Array, noise: Array) -> Array:
     speech_energy = jnp.square(jnp.abs(speech))
     total = speech_energy + jnp.square(jnp.abs(noise))
     return jnp.sqrt(speech_energy / jnp.where(total > 0, total, jnp.ones_like(total)))
-
-
-def sharpen(
-    mask: Array, mixture: Array, sharpness: float, past: Array | None = None
-) -> tuple[Array, Array]:
-    """A mask to a power that grows with the noise: neighbours that disagree let less through.
-
-    Where noise prevails, what a mask lets through wrongly costs more than what it takes from the
-    speech; where there is little, the other way round. The power is ``sharpness`` times the share
-    of the noise, by the mask itself, in the energy of the last ``SHARE_FRAMES`` frames.
-
-    Args:
-        mask: (..., T, F) float32 in [0, 1].
-        mixture: (..., T, F) complex64.
-        sharpness: 0 leaves the mask as it is.
-        past: (..., SHARE_FRAMES - 1, 2) float32, energies of the frames before the first; default:
-            silence.
-
-    Returns:
-        (..., T, F) float32 in [0, 1], and the energies (..., T, 2) of the noise and of the whole.
-    """
-    energy = jnp.square(jnp.abs(mixture))
-    parts = jnp.stack([jnp.sum((1 - mask) * energy, axis=-1), jnp.sum(energy, axis=-1)], axis=-1)
-    if sharpness == 0:
-        return mask, parts
-    if past is None:
-        past = jnp.zeros((*parts.shape[:-2], SHARE_FRAMES - 1, 2), parts.dtype)
-    window = (1,) * (parts.ndim - 2) + (SHARE_FRAMES, 1)
-    zero, strides = jnp.zeros((), parts.dtype), (1,) * parts.ndim
-    heard = jnp.concatenate([past, parts], axis=-2)
-    sums = jax.lax.reduce_window(heard, zero, jax.lax.add, window, strides, "VALID")
-    noise, whole = sums[..., 0], sums[..., 1]
-    share = noise / jnp.where(whole > 0, whole, jnp.ones_like(whole))
-    return mask ** jnp.broadcast_to(sharpness * share[..., None], mask.shape), parts
 
 
 def apply_mask(mask: Array, mixture: Array) -> Array:

@@ -19,7 +19,7 @@ from blsh_jax.files import replacing
 from blsh_jax.separation import Dictionary, SpectralDictionary
 
 FORMAT = "blsh_jax model"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 SHIPPED = "default"
 _SHIPPED_FOLDER = resources.files("blsh_jax") / "models"
 
@@ -34,7 +34,7 @@ class Model:
 
     Attributes:
         config: how the model was trained; its ``stft``, ``features``, ``num_neighbors`` and
-            ``mask_sharpness`` say how it is used.
+            ``evidence`` say how it is used.
         dictionary: hash functions, codes and masks.
         provenance: corpora, licences, versions: plain values for JSON.
         frames: (N, D) float16 feature vectors of the dictionary's frames, which comparisons with

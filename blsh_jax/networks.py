@@ -24,9 +24,9 @@ from flax import nnx
 from jax import Array
 from tqdm import tqdm
 
-from blsh_jax import corpora, masks, spectra
+from blsh_jax import corpora, masks, noise_tracking, spectra
 from blsh_jax.codes import unpack_bits
-from blsh_jax.config import FeatureConfig, NetworkConfig, StftConfig
+from blsh_jax.config import MASK_ALONE, EvidenceConfig, FeatureConfig, NetworkConfig, StftConfig
 from blsh_jax.corpora import Mixture
 
 _BATCH_SIZE = 32
@@ -296,7 +296,7 @@ def separate(
     network: Network,
     stft: StftConfig,
     features: FeatureConfig,
-    sharpness: float = 0.0,
+    evidence: EvidenceConfig = MASK_ALONE,
 ) -> Array:
     """Denoise a padded batch of utterances with a network's masks.
 
@@ -305,14 +305,15 @@ def separate(
         network: a trained network.
         stft: the transform.
         features: what the network was trained on.
-        sharpness: of the masks (``masks.sharpen``).
+        evidence: how its masks are joined with the noise that the utterances show
+            (``noise_tracking.join``); default: not at all.
 
     Returns:
         (U, n) float32, the speech, aligned to the sample.
 
     Source: [ICASSP20] section 4.2.
     """
-    return _separate(mixtures, *network, stft, features, sharpness)
+    return _separate(mixtures, *network, stft, features, evidence)
 
 
 def separation_masks(
@@ -320,10 +321,10 @@ def separation_masks(
     network: Network,
     stft: StftConfig,
     features: FeatureConfig,
-    sharpness: float = 0.0,
+    evidence: EvidenceConfig = MASK_ALONE,
 ) -> Array:
     """The masks that ``separate`` applies, (U, T, F) float32 in [0, 1]; same arguments."""
-    return _masks(spectra.stft(mixtures, stft), *network, stft, features, sharpness)
+    return _masks(spectra.stft(mixtures, stft), *network, stft, features, evidence)
 
 
 def to_arrays(network: Network) -> dict[str, np.ndarray]:
@@ -365,18 +366,18 @@ def operations(num_features: int, num_bins: int, config: NetworkConfig) -> int:
     return 2 * (sum(2 * 4 * units * (width + units) for width in widths) + 2 * units * num_bins)
 
 
-@functools.partial(jax.jit, static_argnames=("definition", "stft", "features", "sharpness"))
-def _separate(mixtures, definition, parameters, stft, features, sharpness):
+@functools.partial(jax.jit, static_argnames=("definition", "stft", "features", "evidence"))
+def _separate(mixtures, definition, parameters, stft, features, evidence):
     spectrum = spectra.stft(mixtures, stft)
-    mask = _masks(spectrum, definition, parameters, stft, features, sharpness)
+    mask = _masks(spectrum, definition, parameters, stft, features, evidence)
     return spectra.istft(masks.apply_mask(mask, spectrum), mixtures.shape[-1], stft)
 
 
-@functools.partial(jax.jit, static_argnames=("definition", "stft", "features", "sharpness"))
-def _masks(spectrum, definition, parameters, stft, features, sharpness):
+@functools.partial(jax.jit, static_argnames=("definition", "stft", "features", "evidence"))
+def _masks(spectrum, definition, parameters, stft, features, evidence):
     frames = spectra.features(spectrum, features, stft)
     mask = nnx.sigmoid(predict(Network(definition, parameters), frames))
-    return masks.sharpen(mask, spectrum, sharpness)[0]
+    return noise_tracking.join(mask, spectrum, evidence)[0]
 
 
 @functools.partial(jax.jit, static_argnames=("stft", "features", "segment_frames"))

@@ -11,9 +11,9 @@ from typing import Protocol
 import jax
 from jax import Array
 
-from blsh_jax import codes, masks, search, spectra
+from blsh_jax import codes, masks, noise_tracking, search, spectra
 from blsh_jax.codes import Hasher
-from blsh_jax.config import FeatureConfig, StftConfig
+from blsh_jax.config import MASK_ALONE, EvidenceConfig, FeatureConfig, StftConfig
 
 
 class FrameDictionary(Protocol):
@@ -151,27 +151,27 @@ def estimate_mask(dictionary: FrameDictionary, queries: Array, k: int) -> Array:
     return masks.average_masks(dictionary.masks, neighbors, dictionary.num_bins)
 
 
-@functools.partial(jax.jit, static_argnames=("stft", "features", "k", "sharpness"))
+@functools.partial(jax.jit, static_argnames=("stft", "features", "k", "evidence"))
 def separation_masks(
     mixtures: Array,
     dictionary: FrameDictionary,
     stft: StftConfig,
     features: FeatureConfig,
     k: int,
-    sharpness: float = 0.0,
+    evidence: EvidenceConfig = MASK_ALONE,
 ) -> Array:
     """The masks that ``separate`` applies, (U, T, F) float32 in [0, 1]; same arguments."""
-    return _masks(spectra.stft(mixtures, stft), dictionary, stft, features, k, sharpness)
+    return _masks(spectra.stft(mixtures, stft), dictionary, stft, features, k, evidence)
 
 
-@functools.partial(jax.jit, static_argnames=("stft", "features", "k", "sharpness"))
+@functools.partial(jax.jit, static_argnames=("stft", "features", "k", "evidence"))
 def separate(
     mixtures: Array,
     dictionary: FrameDictionary,
     stft: StftConfig,
     features: FeatureConfig,
     k: int,
-    sharpness: float = 0.0,
+    evidence: EvidenceConfig = MASK_ALONE,
 ) -> Array:
     """Denoise a padded batch of utterances in one call.
 
@@ -181,7 +181,8 @@ def separate(
         stft: the transform.
         features: the features that the dictionary was made with.
         k: K, the neighbours.
-        sharpness: of the mean of their masks (``masks.sharpen``); the paper's is 0.
+        evidence: how their masks are joined with the noise that the utterances show
+            (``noise_tracking.join``); default: not at all, as published.
 
     Returns:
         (U, n) float32, the speech, aligned to the sample.
@@ -189,7 +190,7 @@ def separate(
     Source: [ICASSP20] Algorithm 1.
     """
     spectrum = spectra.stft(mixtures, stft)
-    mask = _masks(spectrum, dictionary, stft, features, k, sharpness)
+    mask = _masks(spectrum, dictionary, stft, features, k, evidence)
     return spectra.istft(masks.apply_mask(mask, spectrum), mixtures.shape[-1], stft)
 
 
@@ -199,10 +200,10 @@ def _masks(
     stft: StftConfig,
     features: FeatureConfig,
     k: int,
-    sharpness: float,
+    evidence: EvidenceConfig,
 ) -> Array:
     """Masks of mixture spectra, each (U, T, F)."""
     frames = spectra.features(spectrum, features, stft)
     queries = dictionary.encode(frames.reshape(-1, frames.shape[-1]))
     mask = estimate_mask(dictionary, queries, k).reshape(spectrum.shape)
-    return masks.sharpen(mask, spectrum, sharpness)[0]
+    return noise_tracking.join(mask, spectrum, evidence)[0]

@@ -2,7 +2,7 @@
 
 Letters: C channels, H hops of a block, n = H * hop samples, F bins, K neighbours, P = window / hop
 frames that a sample lies in, R = context // 2 later frames that a frame's features need, J earlier
-frames that its noise floors need, M bands of levels, E frames that the noise's share is taken over.
+frames that its noise floors need, M bands of levels.
 
 A frame ends with the newest sample. A sample is complete when P - 1 more frames are in, and their
 features R frames after that: the output lags the input by (P - 1 + R) * hop samples.
@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from blsh_jax import masks, separation, spectra
+from blsh_jax import masks, noise_tracking, separation, spectra
 from blsh_jax.buffers import SampleQueue
-from blsh_jax.config import FeatureConfig, StftConfig, TrainConfig
+from blsh_jax.config import EvidenceConfig, FeatureConfig, StftConfig, TrainConfig
 from blsh_jax.model import Model
+from blsh_jax.noise_tracking import NoiseTrack
 from blsh_jax.separation import Dictionary
 
 # The highest quarter of the bins (6 to 8 kHz at 16 kHz) speaks for all that lies above them.
@@ -34,8 +35,8 @@ class State(NamedTuple):
         bands: (C, J, M) float32, mel magnitudes of the frames before ``spectra``, whose least are
             the noise floors; J = 0 for features without levels.
         spectra: (C, 2 R, F) complex64, newest spectra of the input.
-        energies: (C, E - 1, 2) float32, newest energies of the noise and of the whole, whose ratio
-            sharpens the masks (``masks.sharpen``).
+        noise_magnitude, noise_weight, speech_energy: (C, F) float32, the ``NoiseTrack`` after the
+            newest frame whose mask is known.
         masked: (C, P - 1, F) complex64, newest spectra of the output.
         gains: (C, P - 1) float32, their mean gains of the highest bins.
     """
@@ -43,7 +44,9 @@ class State(NamedTuple):
     samples: Array
     bands: Array
     spectra: Array
-    energies: Array
+    noise_magnitude: Array
+    noise_weight: Array
+    speech_energy: Array
     masked: Array
     gains: Array
 
@@ -84,7 +87,7 @@ def init(config: TrainConfig, channels: int = 1) -> State:
         jnp.zeros((channels, window - hop), jnp.float32),
         jnp.zeros((channels, *levels), jnp.float32),
         jnp.zeros((channels, 2 * reach, bins), jnp.complex64),
-        jnp.zeros((channels, masks.SHARE_FRAMES - 1, 2), jnp.float32),
+        *NoiseTrack(*3 * [jnp.zeros((channels, bins), jnp.float32)]),
         jnp.zeros((channels, past, bins), jnp.complex64),
         jnp.zeros((channels, past), jnp.float32),
     )
@@ -141,11 +144,11 @@ def advance(
         stft=config.stft,
         features=config.features,
         k=config.num_neighbors,
-        sharpness=config.mask_sharpness,
+        evidence=config.evidence,
     )
 
 
-@functools.partial(jax.jit, static_argnames=("stft", "features", "k", "sharpness"))
+@functools.partial(jax.jit, static_argnames=("stft", "features", "k", "evidence"))
 def _advance(
     dictionary: Dictionary,
     state: State,
@@ -155,7 +158,7 @@ def _advance(
     stft: StftConfig,
     features: FeatureConfig,
     k: int,
-    sharpness: float,
+    evidence: EvidenceConfig,
 ) -> tuple[State, Output]:
     """``advance`` on arrays."""
     hops, past = samples.shape[-1] // stft.hop_length, state.masked.shape[1]
@@ -168,7 +171,8 @@ def _advance(
     frames = spectra.features(spectrum, features, stft, state.bands)[:, ready]
     queries = dictionary.encode(frames.reshape(-1, frames.shape[-1]))
     mask = separation.estimate_mask(dictionary, queries, k).reshape(*frames.shape[:2], -1)
-    mask, energies = masks.sharpen(mask, spectrum[:, ready], sharpness, state.energies)
+    track = NoiseTrack(state.noise_magnitude, state.noise_weight, state.speech_energy)
+    mask, track = noise_tracking.join(mask, spectrum[:, ready], evidence, track)
     mask = jnp.maximum(mask, jnp.broadcast_to(floor, mask.shape))
     masked = jnp.concatenate([state.masked, masks.apply_mask(mask, spectrum[:, ready])], axis=1)
     gains = jnp.concatenate([state.gains, _high_gains(mask)], axis=1)
@@ -177,7 +181,7 @@ def _advance(
         heard[:, samples.shape[-1] :],
         _following_bands(state, spectrum[:, :hops], features, stft),
         spectrum[:, hops:],
-        jnp.concatenate([state.energies, energies], axis=1)[:, hops:],
+        *track,
         masked[:, hops:],
         gains[:, hops:],
     )

@@ -97,10 +97,10 @@ def fingerprint(mixtures: Mixtures | VariedMixtures) -> dict[str, Any]:
         for recording, signal in zip(loaded.recordings, loaded.signals, strict=True):
             content.update(recording.key.encode())
             content.update(np.ascontiguousarray(signal).tobytes())
-    shared = {name: getattr(mixtures, name) for name in ("seed", "part", "held_back")}
+    names = ("seed", "part", "held_back", "snr_db")
+    shared = {name: getattr(mixtures, name) for name in names}
     if isinstance(mixtures, VariedMixtures):
         shared["variety"] = to_dict(mixtures.config)
     else:
-        shared["snr_db"] = mixtures.snr_db
         content.update(repr(mixtures.pairs).encode())
     return shared | {"content": content.hexdigest()}

@@ -144,9 +144,24 @@ def variation_table() -> str:
     return _table(["changed", "system", *heads], rows, num_texts=2)
 
 
-def rotation_table() -> str:
+def unseen_table() -> str:
+    """SDR in noises left out, a configuration a line, a system a column."""
+    results = _record("unseen")["results"]
+    systems = list(dict.fromkeys(_system(row) for row in results))
+    found = {(row["step"], *_system(row)): row["sdr"] for row in results}
+    heads = [f"{_GENERAL_METHODS[method]} {num_bits or ''}".strip() for method, num_bits in systems]
+    return _table(
+        ["configuration", *heads],
+        [
+            [step, *(f"{found[step, *system]:.2f}" for system in systems)]
+            for step in dict.fromkeys(row["step"] for row in results)
+        ],
+    )
+
+
+def rotation_table(name: str = "rotation") -> str:
     """Scores in noises that are unseen in turn, a ratio and a system a line."""
-    results = _record("rotation")["results"]
+    results = _record(name)["results"]
     measures = {"sdr": "SDR", "si_sdr": "SI-SDR", "stoi": "STOI", "pesq": "PESQ"}
     measures = {key: head for key, head in measures.items() if key in results[0]}
     return _table(
@@ -289,8 +304,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "closed-and-open": closed_and_open,
     "starts": starts_table,
     "general": lambda: closed_and_open("general_"),
+    "general-large": lambda: closed_and_open("general_large_"),
     "general-networks": lambda: table1("table1_general"),
+    "unseen": unseen_table,
     "rotation": rotation_table,
+    "rotation-small": lambda: rotation_table("rotation_small"),
     "rotation-summary": rotation_summary,
     "rotation-noises": rotation_noises,
     "table1": table1,

@@ -116,7 +116,7 @@ class Workbench:
             system=[system.method, system.num_bits],
             mixtures=fingerprint(mixtures),
             neighbors=self.config.num_neighbors,
-            mask_sharpness=self.config.mask_sharpness,
+            evidence=configs.to_dict(self.config.evidence),
             settings=settings,
         )
         return self.cache.record("scores", described, make)
@@ -162,7 +162,7 @@ def searching(
             config.stft,
             features,
             config.num_neighbors,
-            config.mask_sharpness,
+            config.evidence,
         )
 
     return System(method, num_bits, call(separation.separate), call(separation.separation_masks))
@@ -173,7 +173,7 @@ def predicting(method: str, network: Network, config: TrainConfig) -> System:
 
     def call(apply):
         return lambda speech, noise: apply(
-            speech + noise, network, config.stft, config.features, config.mask_sharpness
+            speech + noise, network, config.stft, config.features, config.evidence
         )
 
     return System(method, None, call(networks.separate), call(networks.separation_masks))

@@ -7,11 +7,13 @@ from blsh_jax import codes, config, model, separation, spectra
 
 
 def random_model(
-    kind="magnitude", context=1, levels=0, mask_sharpness=0.0, num_frames=300, num_bits=40
+    kind="magnitude", context=1, levels=0, snr_weight=0.0, num_frames=300, num_bits=40
 ):
     """A model whose dictionary is random."""
     features = config.FeatureConfig(kind, 40, context, levels, floor_frames=9)
-    settings = config.TrainConfig(features=features, mask_sharpness=mask_sharpness)
+    settings = config.TrainConfig(
+        features=features, evidence=config.EvidenceConfig(1.5, snr_weight)
+    )
     keys = jax.random.split(jax.random.key(0), 3)
     length = spectra.num_features(features, settings.stft)
     frames = jnp.abs(jax.random.normal(keys[0], (num_frames, length)))

@@ -47,16 +47,16 @@ def build(compiler, folder, *options):
 
 
 @pytest.mark.parametrize(
-    ("kind", "context", "levels", "mask_sharpness"),
+    ("kind", "context", "levels", "snr_weight"),
     [
         ("magnitude", 1, 0, 0.0),
-        ("mel", 5, 0, 2.0),
+        ("mel", 5, 0, 0.5),
         ("log_mel", 3, 12, 0.0),
-        ("magnitude", 1, 32, 2.0),
+        ("magnitude", 1, 32, 0.5),
     ],
 )
-def test_c_gives_the_streams_output(compiler, tmp_path, kind, context, levels, mask_sharpness):
-    used = random_model(kind, context, levels, mask_sharpness)
+def test_c_gives_the_streams_output(compiler, tmp_path, kind, context, levels, snr_weight):
+    used = random_model(kind, context, levels, snr_weight)
     files = export.write_c(used, tmp_path)
     assert {path.name for path in files} == {path.name for path in tmp_path.iterdir()}
     noisy = golden(90)

@@ -1,6 +1,8 @@
+import dataclasses
 from pathlib import Path
 
 from blsh_jax import info, model
+from blsh_jax.config import RECIPES
 
 CARD = Path(__file__).parents[1] / "docs" / "model_card.md"
 
@@ -31,7 +33,12 @@ def test_the_card_describes_the_models_in_the_package():
             assert shipped.provenance[corpus]["licence"] in text
             assert f"{shipped.provenance[corpus]['recordings']} " in text
         assert f"{shipped.provenance['training_frames_seen']:,} frames" in text
-        command = f"--num_mixtures={shipped.config.variety.num_mixtures} --held_back=0"
-        assert command in text
+    assert f"{default.config.variety.num_mixtures:,} random mixtures" in text
+    assert "--recipe=general --held_back=0 " in text
+    recipe = dataclasses.replace(RECIPES["general"], held_back=0.0)
+    assert default.config == recipe
+    assert small.config == dataclasses.replace(
+        recipe, fit=small.config.fit, dictionary_fraction=small.config.dictionary_fraction
+    )
     assert f"--num_bits={small.config.fit.num_bits} " in text
     assert f"--dictionary_fraction={small.config.dictionary_fraction} " in text

@@ -21,13 +21,13 @@ def whole(noisy, used):
             settings.stft,
             settings.features,
             settings.num_neighbors,
-            settings.mask_sharpness,
+            settings.evidence,
         )
     ).reshape(noisy.shape)
 
 
 @pytest.fixture(
-    scope="module", params=[("magnitude", 1), ("mel", 3), ("magnitude", 3, 24, 2.0)], ids=str
+    scope="module", params=[("magnitude", 1), ("mel", 3), ("magnitude", 3, 24, 0.5)], ids=str
 )
 def used(request):
     return random_model(*request.param)

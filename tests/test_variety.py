@@ -10,7 +10,9 @@ from blsh_jax.config import FeatureConfig, StftConfig, TrainConfig, VarietyConfi
 
 RATE = 16_000
 CONFIG = TrainConfig(
-    variety=VarietyConfig(num_mixtures=6, mixture_seconds=0.5, min_snr_db=-3.0, max_snr_db=9.0)
+    variety=VarietyConfig(
+        num_mixtures=6, mixture_seconds=0.5, min_snr_db=-3.0, max_snr_db=9.0, unvaried=0.0
+    )
 )
 
 
@@ -77,6 +79,18 @@ def test_equalizer_colours_by_no_more_than_it_says_and_speed_moves_tones():
     assert 6 < np.ptp(levels) < 27
 
 
+def test_as_many_as_asked_are_made_of_the_recordings_as_they_are():
+    some = corpora.training_mixtures(SPEECH, NOISE, _with(unvaried=0.5, num_mixtures=40))
+    plain = [m for m in some[:40] if m.snr_db == 0]
+    assert 10 < len(plain) < 30
+    for mixture in plain:
+        assert "+" not in mixture.noise_key
+        source = SPEECH.signals[int(mixture.speech_key[1:])].astype(np.float64)
+        match = np.correlate(source, mixture.speech.astype(np.float64), "valid").max()
+        energy = np.sum(np.square(mixture.speech, dtype=np.float64))
+        assert abs(match / energy - 1) < 1e-4
+
+
 def test_a_second_noise_joins_as_often_as_asked():
     always, never = (
         corpora.training_mixtures(SPEECH, NOISE, _with(second_noise=p)) for p in (1.0, 0.0)
@@ -112,6 +126,7 @@ def test_a_recording_shorter_than_a_mixture_starts_over():
         {"min_snr_db": 5.0, "max_snr_db": 0.0},
         {"max_speed": 0.5},
         {"second_noise": 1.5},
+        {"unvaried": -0.1},
     ],
 )
 def test_bad_settings_are_refused(wrong):

@@ -218,38 +218,54 @@ static void find_nearest(const uint32_t *code, int *nearest)
     }
 }
 
-/* Multiplies a spectrum with the mean of the neighbours' masks, to a power that grows with the
- * noise's share of the energy of the last frames. */
+#if BLSH_TRACKING
+static float noise_energy(const blsh_state *state, int f)
+{
+    float weight = state->noise_weight[f];
+    float mean = state->noise_magnitude[f] / (weight > 0.0f ? weight : 1.0f);
+    return mean * mean;
+}
+
+static float ratio(float energy, float noise)
+{
+    return noise > 0.0f ? energy / noise : 0.0f;
+}
+
+/* Joins the neighbours' mask of a bin with what the bin shows of its own noise: log-odds of
+ * speech, and the log of the signal-to-noise ratio, which the last frame's estimate goes into. */
+static float join(blsh_state *state, int f, float gain, float energy)
+{
+    float presence = fminf(fmaxf(gain, 1.0f - BLSH_CERTAINTY), BLSH_CERTAINTY);
+    float heard = (1.0f - presence) / (1.0f + BLSH_OUTLIERS * ratio(energy, noise_energy(state, f)));
+    float weight = energy > 0.0f ? heard : 0.0f, noise, snr, odds;
+    state->noise_magnitude[f] = BLSH_NOISE_MEMORY * state->noise_magnitude[f] + weight * sqrtf(energy);
+    state->noise_weight[f] = BLSH_NOISE_MEMORY * state->noise_weight[f] + weight;
+    noise = noise_energy(state, f);
+    snr = BLSH_SPEECH_MEMORY * ratio(state->speech_energy[f], noise) +
+          (1.0f - BLSH_SPEECH_MEMORY) * fmaxf(ratio(energy, noise) - 1.0f, 0.0f);
+    odds = BLSH_MASK_WEIGHT * (logf(presence) - log1pf(-presence)) +
+           BLSH_SNR_WEIGHT * logf(fmaxf(snr, BLSH_LEAST_RATIO));
+    gain = 1.0f / (1.0f + expf(-odds));
+    state->speech_energy[f] = gain * gain * energy;
+    return gain;
+}
+#endif
+
+/* Multiplies a spectrum with the mean of the neighbours' masks. */
 static void apply_mask(blsh_state *state, const int *nearest, const float *from, float *to)
 {
-    float gains[BLSH_BINS];
     for (int f = 0; f < BLSH_BINS; f++) {
+        const float *bin = &from[2 * f];
         int votes = 0;
         for (int k = 0; k < BLSH_NEIGHBORS; k++)
             votes += (int)(blsh_masks[nearest[k]][f / 32] >> (f % 32) & 1u);
-        gains[f] = (float)votes / BLSH_NEIGHBORS;
-    }
-#if BLSH_SHARE_FRAMES
-    float (*energies)[2] = state->energies, noise = 0.0f, whole = 0.0f;
-    float *newest = energies[BLSH_SHARE_FRAMES - 1];
-    memmove(energies[0], energies[1], sizeof state->energies - sizeof energies[0]);
-    newest[0] = newest[1] = 0.0f;
-    for (int f = 0; f < BLSH_BINS; f++) {
-        float energy = from[2 * f] * from[2 * f] + from[2 * f + 1] * from[2 * f + 1];
-        newest[0] += (1.0f - gains[f]) * energy;
-        newest[1] += energy;
-    }
-    for (int t = 0; t < BLSH_SHARE_FRAMES; t++) {
-        noise += energies[t][0];
-        whole += energies[t][1];
-    }
-    for (int f = 0; f < BLSH_BINS; f++)
-        gains[f] = powf(gains[f], BLSH_MASK_SHARPNESS * noise / (whole > 0.0f ? whole : 1.0f));
+        float gain = (float)votes / BLSH_NEIGHBORS;
+#if BLSH_TRACKING
+        gain = join(state, f, gain, bin[0] * bin[0] + bin[1] * bin[1]);
 #endif
-    for (int f = 0; f < BLSH_BINS; f++) {
-        float gain = fmaxf(gains[f], state->floor);
-        to[2 * f] = gain * from[2 * f];
-        to[2 * f + 1] = gain * from[2 * f + 1];
+        gain = fmaxf(gain, state->floor);
+        to[2 * f] = gain * bin[0];
+        to[2 * f + 1] = gain * bin[1];
     }
 }
 

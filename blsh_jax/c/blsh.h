@@ -31,8 +31,10 @@ typedef struct {
 #if BLSH_LEVELS
     float levels[BLSH_LEVEL_FRAMES][BLSH_LEVELS];      /* newest mel magnitudes, for noise floors */
 #endif
-#if BLSH_SHARE_FRAMES
-    float energies[BLSH_SHARE_FRAMES][2];              /* newest, of the noise and of the whole */
+#if BLSH_TRACKING
+    float noise_magnitude[BLSH_BINS];                  /* weighted sum of the noise's magnitudes */
+    float noise_weight[BLSH_BINS];                     /* sum of the weights */
+    float speech_energy[BLSH_BINS];                    /* of the last frame's estimate */
 #endif
     float overlap[BLSH_WINDOW];                        /* output that later frames add to */
     float work[BLSH_WINDOW + 2];

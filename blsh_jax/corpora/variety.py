@@ -2,7 +2,7 @@
 
 A noise is played faster or slower, coloured by a random equalizer, and sometimes joined by a second
 one; the speech is coloured half as strongly, and every mixture has a signal-to-noise ratio of its
-own.
+own. Some mixtures stay as the recordings are, as published.
 """
 
 import dataclasses
@@ -41,6 +41,7 @@ class VariedMixtures(Sequence):
         part: which part of each utterance is used.
         held_back: fraction of each utterance that is not in ``train``.
         sample_rate: of all recordings, in Hz.
+        snr_db: signal-to-noise ratio of mixtures that are not varied, in dB.
         skipped: (key, reason) of recordings left out: none, as silent cuts are drawn again.
     """
 
@@ -51,6 +52,7 @@ class VariedMixtures(Sequence):
     part: Part = "whole"
     held_back: float = 0.2
     sample_rate: int = 16_000
+    snr_db: float = 0.0
     skipped: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
@@ -67,36 +69,46 @@ class VariedMixtures(Sequence):
         if not 0 <= index < len(self):
             raise IndexError(f"mixture {index} of {len(self)}")
         rng, length = np.random.default_rng([self.seed, index]), int(self.lengths[index])
-        speech, speech_key = _draw(lambda attempt: self._speech(index + attempt, length, rng))
-        noise, noise_key = self._noise(length, rng)
-        if rng.random() < self.config.second_noise:
-            second, second_key = self._noise(length, rng)
+        varied = rng.random() >= self.config.unvaried
+        config = self.config if varied else _without_variety(self.config, self.snr_db)
+        speech, speech_key = _draw(
+            lambda attempt: self._speech(index + attempt, length, config, rng)
+        )
+        noise, noise_key = self._noise(length, config, rng)
+        if rng.random() < config.second_noise:
+            second, second_key = self._noise(length, config, rng)
             noise = noise + _factor(rng.uniform(*_SECOND_LEVEL_DB)) * second
             noise_key += f"+{second_key}"
-        snr_db = rng.uniform(self.config.min_snr_db, self.config.max_snr_db)
+        snr_db = rng.uniform(config.min_snr_db, config.max_snr_db)
         return mix(speech, noise, snr_db, 0, speech_key, noise_key)
 
-    def _noise(self, length: int, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    def _noise(
+        self, length: int, config: VarietyConfig, rng: np.random.Generator
+    ) -> tuple[np.ndarray, str]:
         """A noise of root mean square 1, and its key."""
-        noise, key = _draw(lambda _: self._cut_of_noise(length, rng))
+        noise, key = _draw(lambda _: self._cut_of_noise(length, config, rng))
         return noise / np.sqrt(np.mean(np.square(noise, dtype=np.float64))), key
 
-    def _speech(self, index: int, length: int, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    def _speech(
+        self, index: int, length: int, config: VarietyConfig, rng: np.random.Generator
+    ) -> tuple[np.ndarray, str]:
         """A cut of an utterance."""
         index %= len(self.speech.signals)
         signal, recording = self.speech.signals[index], self.speech.recordings[index]
         signal = signal[slice(*part_bounds(len(signal), self.part, self.held_back))]
         found = _random_cut(signal, length, rng)
-        return _coloured(found, self.config.equalizer_db / 2, rng), recording.key
+        return _coloured(found, config.equalizer_db / 2, rng), recording.key
 
-    def _cut_of_noise(self, length: int, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    def _cut_of_noise(
+        self, length: int, config: VarietyConfig, rng: np.random.Generator
+    ) -> tuple[np.ndarray, str]:
         """A cut of a noise, its pitch and tempo changed together."""
         index = int(rng.integers(len(self.noise.signals)))
         signal, recording = self.noise.signals[index], self.noise.recordings[index]
-        speed = self.config.max_speed ** rng.uniform(-1, 1)
+        speed = config.max_speed ** rng.uniform(-1, 1)
         found = _random_cut(signal, round(length * speed) + 1, rng)
         found = wrapped_cut(soxr.resample(found, speed, 1.0), 0, length)
-        return _coloured(found, self.config.equalizer_db, rng), recording.key
+        return _coloured(found, config.equalizer_db, rng), recording.key
 
 
 def training_mixtures(
@@ -121,7 +133,20 @@ def training_mixtures(
             speech, noise, config.snr_db, config.seed, part=part, held_back=config.held_back
         )
     rate = config.stft.sample_rate
-    return VariedMixtures(speech, noise, config.variety, config.seed, part, config.held_back, rate)
+    return VariedMixtures(
+        speech, noise, config.variety, config.seed, part, config.held_back, rate, config.snr_db
+    )
+
+
+def _without_variety(config: VarietyConfig, snr_db: float) -> VarietyConfig:
+    return dataclasses.replace(
+        config,
+        min_snr_db=snr_db,
+        max_snr_db=snr_db,
+        max_speed=1.0,
+        equalizer_db=0.0,
+        second_noise=0.0,
+    )
 
 
 def _draw(make: Callable[[int], tuple[np.ndarray, str]]) -> tuple[np.ndarray, str]:

@@ -1,0 +1,124 @@
+"""Evidence of neighbours and of the utterance, joined: against a loop over frames and bins."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from blsh_jax import noise_tracking
+from blsh_jax.config import EvidenceConfig
+from blsh_jax.noise_tracking import NoiseTrack
+
+EVIDENCE = EvidenceConfig(mask_weight=1.3, snr_weight=0.4)
+FRAMES, BINS = 50, 6
+
+
+def _random(seed=0):
+    rng = np.random.default_rng(seed)
+    mask = rng.integers(0, 11, (FRAMES, BINS)).astype(np.float32) / 10
+    mixture = rng.standard_normal((FRAMES, BINS)) + 1j * rng.standard_normal((FRAMES, BINS))
+    mixture[:3] = 0
+    mixture[20:40] *= 30
+    return jnp.asarray(mask), jnp.asarray(mixture.astype(np.complex64))
+
+
+def _oracle(mask, mixture, evidence):
+    """A bin, then a frame at a time, in the words of the module."""
+    known = noise_tracking.constants(evidence)
+    memory, speech_memory = known["noise_memory"], known["speech_memory"]
+    joined = np.zeros(mask.shape)
+    for f in range(mask.shape[1]):
+        magnitudes, weights, last = [], [], 0.0
+        for t in range(mask.shape[0]):
+            p = min(max(float(mask[t, f]), 1 - known["certainty"]), known["certainty"])
+            energy = abs(complex(mixture[t, f])) ** 2
+            noise = _mean(magnitudes, weights, memory) ** 2
+            weight = (1 - p) / (1 + known["outliers"] * (energy / noise if noise else 0))
+            magnitudes.append(math.sqrt(energy))
+            weights.append(weight if energy else 0)
+            noise = _mean(magnitudes, weights, memory) ** 2
+            snr = 0.0
+            if noise:
+                new = max(energy / noise - 1, 0)
+                snr = speech_memory * last / noise + (1 - speech_memory) * new
+            snr = max(snr, known["least_ratio"])
+            odds = (p / (1 - p)) ** evidence.mask_weight * snr**evidence.snr_weight
+            joined[t, f] = odds / (1 + odds)
+            last = joined[t, f] ** 2 * energy
+    return joined
+
+
+def _mean(magnitudes, weights, memory):
+    decayed = [w * memory**age for age, w in enumerate(reversed(weights))][::-1]
+    return np.dot(magnitudes, decayed) / sum(decayed) if sum(decayed) else 0.0
+
+
+def test_it_is_what_the_formula_says():
+    mask, mixture = _random()
+    joined, track = noise_tracking.join(mask, mixture, EVIDENCE)
+    np.testing.assert_allclose(joined, _oracle(mask, mixture, EVIDENCE), rtol=2e-4)
+    assert {array.shape for array in track} == {(BINS,)}
+
+
+def test_no_weight_on_the_ratio_leaves_the_mask():
+    mask, mixture = _random()
+    joined, _ = noise_tracking.join(mask, mixture, EvidenceConfig())
+    np.testing.assert_array_equal(joined, mask)
+
+
+def test_pieces_one_after_another_equal_the_whole():
+    mask, mixture = _random()
+    whole, last = noise_tracking.join(mask, mixture, EVIDENCE)
+    first, track = noise_tracking.join(mask[:17], mixture[:17], EVIDENCE)
+    second, track = noise_tracking.join(mask[17:], mixture[17:], EVIDENCE, track)
+    np.testing.assert_allclose(jnp.concatenate([first, second]), whole, rtol=1e-6)
+    for a, b in zip(track, last, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_loudness_does_not_count_and_batches_are_jitted_one_by_one():
+    mask, mixture = _random()
+    other, others = _random(1)
+    join = jax.jit(lambda mask, mixture: noise_tracking.join(mask, mixture, EVIDENCE)[0])
+    batch = join(jnp.stack([mask, other]), jnp.stack([mixture, 1e-3 * others]))
+    np.testing.assert_allclose(batch[0], join(mask, mixture), rtol=1e-5)
+    np.testing.assert_allclose(batch[1], join(other, others), rtol=1e-4)
+
+
+def test_silence_before_the_signal_changes_nothing():
+    mask, mixture = _random()
+    later = jnp.concatenate([jnp.zeros((9, BINS), mixture.dtype), mixture])
+    joined, _ = noise_tracking.join(jnp.concatenate([mask[:9], mask]), later, EVIDENCE)
+    np.testing.assert_allclose(
+        joined[9:], noise_tracking.join(mask, mixture, EVIDENCE)[0], rtol=1e-6
+    )
+
+
+def test_the_noise_spectrum_is_found_beneath_louder_speech():
+    rng = np.random.default_rng(3)
+    level = np.array([0.1, 1.0, 3.0, 0.3, 0.01, 10.0])
+    noise = level * (rng.standard_normal((300, BINS)) + 1j * rng.standard_normal((300, BINS)))
+    present = rng.random((300, BINS)) < 0.3
+    mixture = noise + present * 20 * level * np.exp(2j * np.pi * rng.random((300, BINS)))
+    # Neighbours that are hardly sure: 0.4 and 0.6.
+    mask = jnp.asarray(np.where(present, 0.6, 0.4), jnp.float32)
+    joined, track = noise_tracking.join(mask, jnp.asarray(mixture, jnp.complex64), EVIDENCE)
+    found = np.asarray(track.magnitude / track.weight)
+    np.testing.assert_allclose(found, level * math.sqrt(np.pi / 2), rtol=0.3)
+    speech, pauses = joined[50:][present[50:]].mean(), joined[50:][~present[50:]].mean()
+    assert speech - pauses > 2 * (0.6 - 0.4)
+
+
+def test_all_zeros_stay_finite():
+    joined, track = noise_tracking.join(
+        jnp.zeros((5, BINS)), jnp.zeros((5, BINS), jnp.complex64), EVIDENCE
+    )
+    assert np.isfinite(joined).all() and np.isfinite(NoiseTrack(*track).magnitude).all()
+
+
+@pytest.mark.parametrize("wrong", [{"mask_weight": -1.0}, {"snr_weight": -0.1}])
+def test_negative_weights_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        EvidenceConfig(**wrong)
