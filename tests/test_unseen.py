@@ -1,6 +1,7 @@
 """Noise that no dictionary has heard: the recipe's way, the rotation, and the tools beside it."""
 
 import dataclasses
+import importlib.util
 import sys
 
 import numpy as np
@@ -87,7 +88,9 @@ def test_a_tool_that_is_not_installed_is_named(monkeypatch):
 
 @pytest.mark.parametrize("name", list(denoisers.TOOLS))
 def test_tools_give_aligned_signals_and_leave_numpy_alone(name):
-    pytest.importorskip(denoisers.TOOLS[name][0], reason=f"{name} is not installed")
+    # Looked for without importing: logmmse changes NumPy's error handling as it is imported.
+    if importlib.util.find_spec(denoisers.TOOLS[name][0]) is None:
+        pytest.skip(f"{name} is not installed")
     before = np.geterr()
     system = denoisers.system(name)
     assert np.geterr() == before
