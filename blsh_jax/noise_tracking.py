@@ -29,7 +29,7 @@ from jax import Array
 
 from blsh_jax.config import EvidenceConfig
 
-# Chosen with the recipe, on training material.
+# Chosen with the recipe: docs/unseen_noise.md says on what.
 _NOISE_MEMORY = 0.99  # 1.6 seconds
 _SPEECH_MEMORY = 0.94
 # Magnitudes that stand out of the noise weigh less: half where the energy ratio is 1 / _OUTLIERS.
@@ -43,14 +43,14 @@ class NoiseTrack(NamedTuple):
     """What the next frame needs of the past; all zeros before the first.
 
     Attributes:
-        magnitude: (..., F) float32, weighted sum of the magnitudes of the noise.
-        weight: (..., F) float32, sum of the weights.
-        speech: (..., F) float32, energy of the last frame's speech estimate.
+        noise_magnitude: (..., F) float32, weighted sum of the magnitudes of the noise.
+        noise_weight: (..., F) float32, sum of the weights.
+        speech_energy: (..., F) float32, energy of the last frame's speech estimate.
     """
 
-    magnitude: Array
-    weight: Array
-    speech: Array
+    noise_magnitude: Array
+    noise_weight: Array
+    speech_energy: Array
 
 
 def join(
@@ -97,15 +97,15 @@ def _join_frame(
 ) -> tuple[NoiseTrack, Array]:
     """One frame: mask and energy (..., F)."""
     presence = jnp.clip(mask, 1 - _CERTAINTY, _CERTAINTY)
-    noise = _noise_energy(track.magnitude, track.weight)
+    noise = _noise_energy(track.noise_magnitude, track.noise_weight)
     # Digital silence says nothing of noise, and what is far above the noise is hardly noise.
     heard = (1 - presence) / (1 + _OUTLIERS * _ratio(energy, noise))
     weight = jnp.where(energy > 0, heard, 0.0)
-    magnitude = _NOISE_MEMORY * track.magnitude + weight * jnp.sqrt(energy)
-    total = _NOISE_MEMORY * track.weight + weight
+    magnitude = _NOISE_MEMORY * track.noise_magnitude + weight * jnp.sqrt(energy)
+    total = _NOISE_MEMORY * track.noise_weight + weight
     noise = _noise_energy(magnitude, total)
     now = jnp.maximum(_ratio(energy, noise) - 1, 0.0)
-    ratio = _SPEECH_MEMORY * _ratio(track.speech, noise) + (1 - _SPEECH_MEMORY) * now
+    ratio = _SPEECH_MEMORY * _ratio(track.speech_energy, noise) + (1 - _SPEECH_MEMORY) * now
     log_odds = jnp.log(presence) - jnp.log1p(-presence)
     log_ratio = jnp.log(jnp.maximum(ratio, _LEAST_RATIO))
     joined = jax.nn.sigmoid(evidence.mask_weight * log_odds + evidence.snr_weight * log_ratio)
