@@ -141,6 +141,33 @@ class FitConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
 
 
+@dataclasses.dataclass(frozen=True)
+class RefineConfig:
+    """Moving all hyperplanes together, once they are learned.
+
+    Source: ``blsh_jax.refinement``.
+
+    Attributes:
+        refine_steps: optimiser steps; 0 leaves the hyperplanes as they were learned, as published.
+        refine_queries: frames of a step that look for neighbours.
+        refine_answers: frames of a step among which they look.
+        refine_learning_rate: first Adam step size, where features and activations have unit
+            variance.
+    """
+
+    refine_steps: int = 0
+    refine_queries: int = 512
+    refine_answers: int = 4096
+    refine_learning_rate: float = 0.003
+
+    def __post_init__(self):
+        if self.refine_steps < 0:
+            raise ValueError(f"refine_steps is {self.refine_steps}: give 0 or more")
+        for name in ("refine_queries", "refine_answers", "refine_learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
+
+
 _POSITIVE_IN_NETWORK = (
     "num_layers",
     "num_units",
@@ -202,6 +229,8 @@ class VarietyConfig:
         max_speed: a noise is played up to so many times faster or slower.
         equalizer_db: gains by which noises are coloured, up or down, in dB; speech by half of them.
         second_noise: probability that a second noise joins the first.
+        made_noise: probability that a noise is not a recording but made for the run
+            (``blsh_jax.corpora.made_noise``).
         unvaried: probability that a mixture is made of speech and one noise as they were recorded,
             at the ratio of the published mixtures: what keeps codes good in the known noises.
     """
@@ -213,6 +242,7 @@ class VarietyConfig:
     max_speed: float = 1.4
     equalizer_db: float = 15.0
     second_noise: float = 0.5
+    made_noise: float = 0.0
     unvaried: float = 0.5
 
     def __post_init__(self):
@@ -228,10 +258,9 @@ class VarietyConfig:
                 f"max_speed {self.max_speed}, equalizer_db {self.equalizer_db}: give 1 or more, 0 "
                 "or more"
             )
-        if not (0 <= self.second_noise <= 1 and 0 <= self.unvaried <= 1):
-            raise ValueError(
-                f"second_noise {self.second_noise}, unvaried {self.unvaried}: give probabilities"
-            )
+        for name in ("second_noise", "made_noise", "unvaried"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: give a probability")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,13 +300,16 @@ class TrainConfig:
         learner: ``boosting``, the paper's, or ``residual``, an eigenvector a bit
             (``blsh_jax.residual``), which takes ``fit.num_bits`` alone of the settings of ``fit``.
         fit: how projections are learned.
+        refine: how they are refined together afterwards.
         variety: random training mixtures in place of the published ones.
         snr_db: signal-to-noise ratio of the training mixtures that are not varied, in dB.
         held_back: last part of each training utterance that training does not touch; the closed
             test set is made of it.
-        dictionary_fraction: part of the training frames that enters the dictionary ([ICASSP20]
-            section 4.2 compares 10 % and 1 %).
-        max_fit_frames: projections are learned on at most this many dictionary frames.
+        dictionary_fraction: part of the training frames that is drawn for the dictionary
+            ([ICASSP20] section 4.2 compares 10 % and 1 %).
+        max_dictionary_frames: the dictionary keeps at most so many of these frames, while
+            projections are learned on more; 0 keeps all.
+        max_fit_frames: projections are learned on at most this many of the frames.
         num_neighbors: K, the neighbours whose masks are averaged.
         evidence: how their masks are joined with the noise that the utterance shows.
         seed: seed of everything random.
@@ -287,10 +319,12 @@ class TrainConfig:
     features: FeatureConfig = FeatureConfig()
     learner: Literal["boosting", "residual"] = "boosting"
     fit: FitConfig = FitConfig()
+    refine: RefineConfig = RefineConfig()
     variety: VarietyConfig = VarietyConfig()
     snr_db: float = 0.0
     held_back: float = 0.2
     dictionary_fraction: float = 0.1
+    max_dictionary_frames: int = 0
     max_fit_frames: int = 100_000
     num_neighbors: int = 10
     evidence: EvidenceConfig = MASK_ALONE
@@ -300,6 +334,11 @@ class TrainConfig:
         _one_of("learner", self.learner, ("boosting", "residual"))
         if not 0 < self.dictionary_fraction <= 1:
             raise ValueError(f"dictionary_fraction is {self.dictionary_fraction}: give (0, 1]")
+        if self.max_dictionary_frames < 0:
+            raise ValueError(
+                f"max_dictionary_frames is {self.max_dictionary_frames}: give 1 or more frames, or "
+                "0 for all"
+            )
         if not 0 <= self.held_back < 1:
             raise ValueError(f"held_back is {self.held_back}: give a fraction in [0, 1)")
 
@@ -309,10 +348,11 @@ RECIPES: dict[str, TrainConfig] = {
     "general": TrainConfig(
         features=FeatureConfig(levels=32),
         learner="residual",
-        variety=VarietyConfig(num_mixtures=8000),
+        refine=RefineConfig(refine_steps=2000),
+        variety=VarietyConfig(num_mixtures=8000, made_noise=0.5, unvaried=0.2),
         dictionary_fraction=0.08,
-        num_neighbors=20,
-        evidence=EvidenceConfig(mask_weight=1.6, snr_weight=0.3),
+        num_neighbors=40,
+        evidence=EvidenceConfig(mask_weight=1.3, snr_weight=0.3),
     ),
 }
 """What a run starts from: the published method, or what separates unknown noise best."""

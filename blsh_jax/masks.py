@@ -1,7 +1,7 @@
 """Masks: what the neighbours' clean speech says about each bin of a mixture.
 
-Letters: T frames, F bins, Wf = ceil(F / 32) words of a packed mask, N dictionary frames, K
-neighbours.
+Letters: T frames, F bins, C bands, Wf = ceil(F / 32) words of a packed mask, N dictionary frames,
+K neighbours.
 """
 
 import jax
@@ -57,6 +57,26 @@ def apply_mask(mask: Array, mixture: Array) -> Array:
     Source: [ICASSP20] Algorithm 1, last line.
     """
     return mixture * mask.astype(mixture.dtype)
+
+
+def band_shares(binary_mask: Array, mixture: Array, filters: Array) -> Array:
+    """How a frame's magnitude divides among bands, and in each between speech and the rest.
+
+    Args:
+        binary_mask: (..., F) bool.
+        mixture: (..., F) complex64.
+        filters: (F, C) float32, weight of each bin in each band.
+
+    Returns:
+        (..., 2, C) float32: in each band, the magnitude of the bins whose mask is 1, and of the
+        others; a frame's sum is 1, a silent frame's 0.
+    """
+    magnitude = jnp.abs(mixture)
+    speech = jnp.where(binary_mask, magnitude, jnp.zeros_like(magnitude))
+    shares = jnp.stack([speech, magnitude - speech], axis=-2)
+    shares = jnp.matmul(shares, filters, precision=jax.lax.Precision.HIGHEST)
+    total = jnp.sum(shares, axis=(-2, -1), keepdims=True)
+    return shares / jnp.where(total > 0, total, jnp.ones_like(total))
 
 
 def pack_masks(masks: Array) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from tqdm import tqdm
 
-from blsh_jax import boosting, codes, corpora, masks, residual, spectra
+from blsh_jax import boosting, codes, corpora, masks, refinement, residual, spectra
 from blsh_jax.codes import Hasher
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Mixture
@@ -19,6 +19,8 @@ from blsh_jax.residual import ResidualInfo
 from blsh_jax.separation import Dictionary
 
 _BATCH_SIZE = 32
+_NUM_BANDS = 64  # in which masks are compared while hyperplanes are refined
+_REFINE_STREAM = 1 << 20  # of keys; boosting has one for each bit
 
 
 class FrameSample(NamedTuple):
@@ -27,12 +29,35 @@ class FrameSample(NamedTuple):
     Attributes:
         frames: (N, D) float32 unit vectors.
         masks: (N, Wf) uint32, their packed ideal binary masks.
+        shares: (N, 2, C) float16 of ``masks.band_shares``, in mel bands.
+        mixtures: (N,) int32, index of the mixture that a frame is of.
         num_seen: frames of signal that they were drawn from.
     """
 
     frames: np.ndarray
     masks: np.ndarray
+    shares: np.ndarray
+    mixtures: np.ndarray
     num_seen: int
+
+
+class RefinedInfo(NamedTuple):
+    """How training went, hyperplanes refined.
+
+    Attributes:
+        learned: how the bits came out before.
+        loss: (S,) loss of each step of the refinement.
+    """
+
+    learned: boosting.FitInfo | ResidualInfo
+    loss: np.ndarray
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain lists and numbers, ready for JSON."""
+        return {"learned": self.learned.to_dict(), "loss": self.loss.tolist()}
+
+
+TrainInfo = boosting.FitInfo | ResidualInfo | RefinedInfo
 
 
 def train(
@@ -41,7 +66,7 @@ def train(
     provenance: dict[str, Any],
     progress: bool = False,
     **options: Any,
-) -> tuple[Model, boosting.FitInfo | ResidualInfo]:
+) -> tuple[Model, TrainInfo]:
     """Draw a dictionary from mixtures, learn projections on its frames, hash it.
 
     Args:
@@ -68,7 +93,7 @@ def learn(
     provenance: dict[str, Any],
     progress: bool = False,
     **options: Any,
-) -> tuple[Model, boosting.FitInfo | ResidualInfo]:
+) -> tuple[Model, TrainInfo]:
     """Learn projections on frames that are already drawn, and hash them.
 
     Args:
@@ -82,25 +107,41 @@ def learn(
         As ``train``.
 
     Raises:
-        ValueError: as ``boosting.fit`` or ``residual.fit``.
+        ValueError: as ``boosting.fit``, ``residual.fit`` or ``refinement.refine``.
 
     Source: [ICASSP20] Algorithm 2.
     """
-    fit_frames = sample.frames[: config.max_fit_frames]
-    info: boosting.FitInfo | ResidualInfo
-    if config.learner == "residual":
-        hasher, info = residual.fit(jnp.asarray(fit_frames), config.fit.num_bits, **options)
-    else:
-        key = jax.random.key(config.seed)
-        hasher, info = boosting.fit(fit_frames, config.fit, key, progress=progress, **options)
-    encoded = codes.encode(hasher, jnp.asarray(sample.frames))
-    dictionary = Dictionary(hasher, encoded, jnp.asarray(sample.masks), config.stft.num_bins)
+    frames, shares, sources = (
+        part[: config.max_fit_frames] for part in (sample.frames, sample.shares, sample.mixtures)
+    )
+    hasher, learned = _learn_bits(frames, config, progress, **options)
+    info: TrainInfo = learned
+    if config.refine.refine_steps:
+        key = jax.random.fold_in(jax.random.key(config.seed), _REFINE_STREAM)
+        hasher, loss = refinement.refine(
+            hasher, frames, shares, sources, config.refine, key, progress
+        )
+        info = RefinedInfo(learned, loss)
+    kept = slice(0, config.max_dictionary_frames or None)
+    encoded = codes.encode(hasher, jnp.asarray(sample.frames[kept]))
+    packed = jnp.asarray(sample.masks[kept])
+    dictionary = Dictionary(hasher, encoded, packed, config.stft.num_bins)
     provenance = provenance | {
         "training_frames_seen": sample.num_seen,
-        "dictionary_frames": len(sample.frames),
-        "fit_frames": len(fit_frames),
+        "dictionary_frames": dictionary.num_frames,
+        "fit_frames": len(frames),
     }
-    return Model(config, dictionary, provenance, sample.frames.astype(np.float16)), info
+    return Model(config, dictionary, provenance, sample.frames[kept].astype(np.float16)), info
+
+
+def _learn_bits(
+    frames: np.ndarray, config: TrainConfig, progress: bool, **options: Any
+) -> tuple[Hasher, boosting.FitInfo | ResidualInfo]:
+    """Bits one after the other, by the learner that the configuration names."""
+    if config.learner == "residual":
+        return residual.fit(jnp.asarray(frames), config.fit.num_bits, **options)
+    key = jax.random.key(config.seed)
+    return boosting.fit(frames, config.fit, key, progress=progress, **options)
 
 
 def sample_frames(
@@ -116,7 +157,7 @@ def sample_frames(
         progress: show a progress bar.
 
     Returns:
-        Frames and packed masks.
+        Frames, their packed masks, and what refinement needs of them.
 
     Raises:
         ValueError: nothing was drawn.
@@ -124,26 +165,30 @@ def sample_frames(
     Source: [ICASSP20] section 4.2, "10 %" and "1 %" of the frames.
     """
     rng = np.random.default_rng(config.seed)
-    frames, packed, num_seen = [], [], 0
+    parts: list[tuple[np.ndarray, ...]] = []
+    num_seen = 0
     bar = tqdm(total=len(mixtures), desc="mixtures", unit="mix", disable=not progress)
     for batch in corpora.batches(mixtures, _BATCH_SIZE):
-        batch_frames, batch_masks, valid = _frames_and_masks(
+        *arrays, valid = _analyse(
             batch.speech, batch.noise, batch.lengths, config.stft, config.features
         )
         candidates = np.flatnonzero(valid)
         chosen = candidates[rng.random(len(candidates)) < config.dictionary_fraction]
-        frames.append(np.asarray(batch_frames)[chosen])
-        packed.append(np.asarray(batch_masks)[chosen])
+        mixture = batch.indices[chosen // (len(valid) // len(batch.indices))]
+        parts.append((*(np.asarray(array)[chosen] for array in arrays), mixture))
         num_seen += len(candidates)
         bar.update(np.count_nonzero(batch.lengths))
     bar.close()
-    order = rng.permutation(sum(len(part) for part in frames))
+    order = rng.permutation(sum(len(part[0]) for part in parts))
     if not len(order):
         raise ValueError(
             f"no frames drawn from {len(mixtures)} mixtures: give more speech and noise, or a "
             f"larger dictionary_fraction than {config.dictionary_fraction}"
         )
-    return FrameSample(np.concatenate(frames)[order], np.concatenate(packed)[order], num_seen)
+    frames, packed, shares, sources = (
+        np.concatenate(same)[order] for same in zip(*parts, strict=True)
+    )
+    return FrameSample(frames, packed, shares, sources, num_seen)
 
 
 def hash_frames(
@@ -171,7 +216,7 @@ def hash_frames(
     packed = []
     bar = tqdm(total=len(mixtures), desc="hashing", unit="mix", disable=not progress)
     for batch in corpora.batches(mixtures, _BATCH_SIZE):
-        frames, batch_masks, valid = _frames_and_masks(
+        frames, batch_masks, _, valid = _analyse(
             batch.speech, batch.noise, batch.lengths, config.stft, config.features
         )
         rows = np.flatnonzero(valid)
@@ -187,12 +232,18 @@ _encode = jax.jit(codes.encode)
 
 
 @functools.partial(jax.jit, static_argnames=("stft", "features"))
-def _frames_and_masks(speech, noise, lengths, stft, features) -> tuple[Array, Array, Array]:
-    """Feature vectors (U T, D), packed masks (U T, Wf), and which rows hold signal (U T,)."""
+def _analyse(speech, noise, lengths, stft, features) -> tuple[Array, Array, Array, Array]:
+    """Feature vectors (U T, D), packed masks (U T, Wf), shares (U T, 2, C), rows of signal (U T,).
+
+    The shares are in half precision, as they are kept.
+    """
     speech_spectrum, noise_spectrum = spectra.stft(speech, stft), spectra.stft(noise, stft)
-    frames = spectra.features(speech_spectrum + noise_spectrum, features, stft)
-    packed = masks.pack_masks(masks.ideal_binary_mask(speech_spectrum, noise_spectrum))
+    mixture = speech_spectrum + noise_spectrum
+    frames = spectra.features(mixture, features, stft)
+    binary = masks.ideal_binary_mask(speech_spectrum, noise_spectrum)
+    filters = jnp.asarray(spectra.mel_filters(_NUM_BANDS, stft), frames.dtype)
+    shares = masks.band_shares(binary, mixture, filters).astype(jnp.float16)
     within = spectra.frame_mask(lengths, speech.shape[-1], stft)
     valid = within & (jnp.max(jnp.abs(frames), axis=-1) > 0)
-    flat = lambda array: array.reshape(-1, array.shape[-1])
-    return flat(frames), flat(packed), valid.reshape(-1)
+    flat = lambda array, ndim: array.reshape(-1, *array.shape[-ndim:])
+    return flat(frames, 1), flat(masks.pack_masks(binary), 1), flat(shares, 2), valid.reshape(-1)

@@ -304,7 +304,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "closed-and-open": closed_and_open,
     "starts": starts_table,
     "general": lambda: closed_and_open("general_"),
-    "general-large": lambda: closed_and_open("general_large_"),
     "general-networks": lambda: table1("table1_general"),
     "unseen": unseen_table,
     "rotation": rotation_table,

@@ -55,20 +55,21 @@ class Workbench:
 
     @functools.cached_property
     def sample(self) -> FrameSample:
-        """The dictionary's frames and masks."""
+        """The dictionary's frames and what belongs to them."""
 
         def make() -> dict[str, np.ndarray]:
             drawn = training.sample_frames(self.protocol.train, self.config, progress=True)
             return drawn._asdict() | {"num_seen": np.int64(drawn.num_seen)}
 
         arrays = self.cache.arrays("frames", self.settings(), make)
-        return FrameSample(arrays["frames"], arrays["masks"], int(arrays["num_seen"]))
+        return FrameSample(**arrays | {"num_seen": int(arrays["num_seen"])})  # type: ignore[arg-type]
 
     def fit_settings(self, fit: FitConfig) -> dict[str, Any]:
         """What projections depend on besides."""
         return configs.to_dict(fit) | {
             "max_fit_frames": self.config.max_fit_frames,
             "learner": self.config.learner,
+            "refine": configs.to_dict(self.config.refine),
         }
 
     def model(self, fit: FitConfig) -> Model:

@@ -37,8 +37,9 @@ def test_the_card_describes_the_models_in_the_package():
     assert "--recipe=general --held_back=0 " in text
     recipe = dataclasses.replace(RECIPES["general"], held_back=0.0)
     assert default.config == recipe
+    kept = small.config.max_dictionary_frames
     assert small.config == dataclasses.replace(
-        recipe, fit=small.config.fit, dictionary_fraction=small.config.dictionary_fraction
+        recipe, fit=small.config.fit, max_dictionary_frames=kept
     )
     assert f"--num_bits={small.config.fit.num_bits} " in text
-    assert f"--dictionary_fraction={small.config.dictionary_fraction} " in text
+    assert f"--max_dictionary_frames={kept} " in text

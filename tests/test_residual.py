@@ -84,7 +84,8 @@ def test_bad_shapes_are_refused():
 def test_a_model_learned_from_residuals():
     frames = np.asarray(_frames(300, 513))
     packed = np.zeros((300, 17), np.uint32)
-    sample = training.FrameSample(frames, packed, 300)
+    unused = np.zeros((300, 2, 4), np.float16), np.zeros(300, np.int32)
+    sample = training.FrameSample(frames, packed, *unused, num_seen=300)
     config = TrainConfig(learner="residual", fit=FitConfig(num_bits=5))
     model, _ = training.learn(sample, config, {})
     np.testing.assert_allclose(

@@ -40,6 +40,39 @@ def test_the_fraction_and_the_seed_decide_the_draw(few_mixtures):
     np.testing.assert_allclose(np.linalg.norm(first.frames, axis=1), 1, atol=1e-5)
 
 
+def test_shares_and_mixtures_belong_to_the_frames(few_mixtures):
+    settings = config.TrainConfig(dictionary_fraction=0.1)
+    sample = training.sample_frames(few_mixtures, settings)
+    np.testing.assert_allclose(sample.shares.astype(np.float64).sum((1, 2)), 1, atol=5e-3)
+    assert set(sample.mixtures) == set(range(len(few_mixtures)))
+    filters = spectra.mel_filters(sample.shares.shape[2], settings.stft).astype(np.float32)
+    for index in range(len(few_mixtures)):
+        speech, noise = (spectra.stft(part, settings.stft) for part in few_mixtures[index][:2])
+        frames = np.asarray(spectra.features(speech + noise, settings.features, settings.stft))
+        binary = masks.ideal_binary_mask(speech, noise)
+        shares = np.asarray(masks.band_shares(binary, speech + noise, filters))
+        for row in np.flatnonzero(sample.mixtures == index)[:5]:
+            found = np.abs(frames - sample.frames[row]).max(1).argmin()
+            np.testing.assert_allclose(frames[found], sample.frames[row], atol=2e-3)
+            np.testing.assert_allclose(shares[found], sample.shares[row], atol=2e-3)
+
+
+def test_a_dictionary_keeps_no_more_frames_than_asked(few_mixtures):
+    settings = config.TrainConfig(
+        learner="residual", fit=config.FitConfig(num_bits=8), dictionary_fraction=0.3
+    )
+    whole, _ = training.train(few_mixtures, settings, {})
+    settings = dataclasses.replace(settings, max_dictionary_frames=20)
+    some, _ = training.train(few_mixtures, settings, {})
+    np.testing.assert_array_equal(some.hasher.projections, whole.hasher.projections)
+    np.testing.assert_array_equal(some.dictionary.codes, whole.dictionary.codes[:20])
+    np.testing.assert_array_equal(some.dictionary.masks, whole.dictionary.masks[:20])
+    assert some.frames.shape == (20, 513) and some.provenance["dictionary_frames"] == 20
+    assert some.provenance["fit_frames"] == whole.dictionary.num_frames
+    with pytest.raises(ValueError, match="max_dictionary_frames is -1"):
+        config.TrainConfig(max_dictionary_frames=-1)
+
+
 def test_nothing_drawn_is_said(few_mixtures):
     with pytest.raises(ValueError, match="dictionary_fraction"):
         training.sample_frames(few_mixtures, config.TrainConfig(dictionary_fraction=1e-9))

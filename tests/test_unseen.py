@@ -7,13 +7,14 @@ import sys
 import numpy as np
 import pytest
 
-from blsh_jax.config import RECIPES, FitConfig, TrainConfig
+from blsh_jax.config import RECIPES, FitConfig, RefineConfig, TrainConfig
 from experiments import denoisers, rotation, unseen
 
 GENERAL = RECIPES["general"]
 SMALL = dataclasses.replace(
     GENERAL,
     fit=FitConfig(num_bits=12),
+    refine=RefineConfig(refine_steps=5, refine_queries=32, refine_answers=64),
     variety=dataclasses.replace(GENERAL.variety, num_mixtures=24, mixture_seconds=1.0),
 )
 

@@ -7,6 +7,7 @@ import pytest
 
 from blsh_jax import corpora, training
 from blsh_jax.config import FeatureConfig, StftConfig, TrainConfig, VarietyConfig
+from blsh_jax.corpora.made_noise import made_noises
 
 RATE = 16_000
 CONFIG = TrainConfig(
@@ -99,6 +100,35 @@ def test_a_second_noise_joins_as_often_as_asked():
     assert not any("+" in m.noise_key for m in never[:6])
 
 
+def test_made_noises_take_turns_with_recordings():
+    def made(**changes):
+        mixtures = corpora.training_mixtures(SPEECH, NOISE, _with(second_noise=0.0, **changes))
+        return [m.noise_key.startswith("made/") for m in mixtures[: len(mixtures)]]
+
+    assert not any(made())
+    assert 10 < sum(made(made_noise=0.5, num_mixtures=40)) < 30
+    assert not any(made(made_noise=1.0, unvaried=1.0))
+
+
+def test_made_noises_are_of_three_families_and_use_no_held_back_speech():
+    speech = _loaded("s", 3, RATE, 0)
+    tones = [np.where(np.arange(RATE) < 0.8 * RATE, 0.1, 7.0 * (-1.0) ** np.arange(RATE))] * 3
+    speech = corpora.Loaded([tone.astype(np.float32) for tone in tones], speech.recordings)
+    first, again, other = (made_noises(speech, seed, "train", 0.2, RATE) for seed in (0, 0, 1))
+    assert len({recording.key for recording in first.recordings}) == len(first) == 80
+    kinds = [recording.name for recording in first.recordings]
+    assert kinds.count("babble") == kinds.count("gust") == 20
+    assert set(kinds) == {"babble", "gust", *corpora.synthetic.NOISE_NAMES}
+    for index, signal in enumerate(first.signals):
+        assert signal.shape == (10 * RATE,) and signal.dtype == np.float32
+        assert 0 < np.abs(signal).max() <= 1
+        np.testing.assert_array_equal(signal, again.signals[index])
+        if kinds[index] == "babble":
+            assert np.ptp(signal) < 1e-6  # the training part of this speech is constant
+        else:
+            assert not np.array_equal(signal, other.signals[index])
+
+
 def test_silence_is_drawn_again_and_nothing_else_is_refused():
     silent = np.zeros(2 * RATE, np.float32)
     half = corpora.Loaded([silent, NOISE.signals[0]], NOISE.recordings[:2])
@@ -126,6 +156,7 @@ def test_a_recording_shorter_than_a_mixture_starts_over():
         {"min_snr_db": 5.0, "max_snr_db": 0.0},
         {"max_speed": 0.5},
         {"second_noise": 1.5},
+        {"made_noise": -1.0},
         {"unvaried": -0.1},
     ],
 )

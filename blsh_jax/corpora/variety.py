@@ -1,8 +1,9 @@
 """Mixtures of many kinds from few recordings: what a dictionary needs for noise it has not heard.
 
 A noise is played faster or slower, coloured by a random equalizer, and sometimes joined by a second
-one; the speech is coloured half as strongly, and every mixture has a signal-to-noise ratio of its
-own. Some mixtures stay as the recordings are, as published.
+one; noises that are made may take turns with the recordings. The speech is coloured half as
+strongly, and every mixture has a signal-to-noise ratio of its own. Some mixtures stay as the
+recordings are, as published.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import numpy as np
 import soxr
 
 from blsh_jax.config import TrainConfig, VarietyConfig
+from blsh_jax.corpora.made_noise import made_noises
 from blsh_jax.corpora.mixing import (
     Mixtures,
     Part,
@@ -36,6 +38,7 @@ class VariedMixtures(Sequence):
     Attributes:
         speech: the utterances, which take turns.
         noise: the noises.
+        made: noises that are not recordings, for ``config.made_noise`` of the draws.
         config: how many, how long, how varied.
         seed: with the index of an item, decides everything about it.
         part: which part of each utterance is used.
@@ -47,6 +50,7 @@ class VariedMixtures(Sequence):
 
     speech: Loaded
     noise: Loaded
+    made: Loaded
     config: VarietyConfig
     seed: int
     part: Part = "whole"
@@ -103,8 +107,9 @@ class VariedMixtures(Sequence):
         self, length: int, config: VarietyConfig, rng: np.random.Generator
     ) -> tuple[np.ndarray, str]:
         """A cut of a noise, its pitch and tempo changed together."""
-        index = int(rng.integers(len(self.noise.signals)))
-        signal, recording = self.noise.signals[index], self.noise.recordings[index]
+        noise = self.made if rng.random() < config.made_noise else self.noise
+        index = int(rng.integers(len(noise.signals)))
+        signal, recording = noise.signals[index], noise.recordings[index]
         speed = config.max_speed ** rng.uniform(-1, 1)
         found = _random_cut(signal, round(length * speed) + 1, rng)
         found = wrapped_cut(soxr.resample(found, speed, 1.0), 0, length)
@@ -132,9 +137,12 @@ def training_mixtures(
         return make_mixtures(
             speech, noise, config.snr_db, config.seed, part=part, held_back=config.held_back
         )
-    rate = config.stft.sample_rate
+    rate, seed, held_back = config.stft.sample_rate, config.seed, config.held_back
+    made = Loaded([], ())
+    if config.variety.made_noise:
+        made = made_noises(speech, seed, part, held_back, rate)
     return VariedMixtures(
-        speech, noise, config.variety, config.seed, part, config.held_back, rate, config.snr_db
+        speech, noise, made, config.variety, seed, part, held_back, rate, config.snr_db
     )
 
 
@@ -146,6 +154,7 @@ def _without_variety(config: VarietyConfig, snr_db: float) -> VarietyConfig:
         max_speed=1.0,
         equalizer_db=0.0,
         second_noise=0.0,
+        made_noise=0.0,
     )
 
 

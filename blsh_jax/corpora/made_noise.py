@@ -1,0 +1,90 @@
+"""Noise that is made, not recorded, for training mixtures: what few recordings do not hold.
+
+Three families: the ten kinds of the synthetic corpus; gusts, broadband noise of any tilt that
+swells and fades, as wind, water and traffic do; and babble, several utterances at once.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from blsh_jax.corpora.mixing import Part, is_silent, part_bounds, wrapped_cut
+from blsh_jax.corpora.recordings import Loaded, Recording
+from blsh_jax.corpora.synthetic import synthetic_noise
+
+_SECONDS = 10.0
+_OF_A_KIND = 4  # noises of each kind of the synthetic corpus
+_NUM_GUSTS = 20
+_NUM_BABBLES = 20
+_TILT = (-3.0, 1.0)  # exponents of the frequency in a gust's magnitudes
+_LEVELLING_HZ = 30.0  # below, a gust's magnitudes are level
+_GUST_DEPTH = (0.0, 1.2)  # nepers, standard deviation of a gust's level
+_GUST_RATE = (0.3, 8.0)  # turns of the level per second
+_VOICES = (4, 11)
+_VOICE_LEVEL_DB = (-8.0, 0.0)
+
+
+def made_noises(
+    speech: Loaded, seed: int, part: Part, held_back: float, sample_rate: int
+) -> Loaded:
+    """Eighty noises: forty synthetic ones, twenty gusts, twenty babbles.
+
+    Args:
+        speech: utterances, for the babble.
+        seed: decides everything.
+        part: which part of each utterance is used.
+        held_back: fraction of each utterance that is not in ``train``.
+        sample_rate: in Hz.
+
+    Returns:
+        Signals of 10 s and of peak at most 1, each named by its family.
+    """
+    rng = np.random.default_rng(seed)
+    voices = [s[slice(*part_bounds(len(s), part, held_back))] for s in speech.signals]
+    voices = [voice for voice in voices if not is_silent(voice)]
+    length = round(_SECONDS * sample_rate)
+    gusts = [_gust(length, sample_rate, rng) for _ in range(_NUM_GUSTS)]
+    babbles = [_babble(voices, length, rng) for _ in range(_NUM_BABBLES)]
+    synthetic = _synthetic(seed, sample_rate)
+    named = [
+        Recording(f"made/{name}{number}", name=name)
+        for name, made in (("gust", gusts), ("babble", babbles))
+        for number in range(len(made))
+    ]
+    return Loaded([*synthetic.signals, *gusts, *babbles], (*synthetic.recordings, *named))
+
+
+def _synthetic(seed: int, sample_rate: int) -> Loaded:
+    keys = jax.random.split(jax.random.key(seed), _OF_A_KIND)
+    made = [synthetic_noise(key, _SECONDS, sample_rate) for key in keys]
+    recordings = (
+        dataclasses.replace(recording, key=f"made/{recording.key}{number}")
+        for number, of_a_kind in enumerate(made)
+        for recording in of_a_kind.recordings
+    )
+    return Loaded([signal for loaded in made for signal in loaded.signals], tuple(recordings))
+
+
+def _gust(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """White noise under a power of the frequency, its level wandering."""
+    hertz = np.fft.rfftfreq(length, 1 / sample_rate)
+    magnitudes = np.maximum(hertz, _LEVELLING_HZ) ** rng.uniform(*_TILT)
+    signal = np.fft.irfft(np.fft.rfft(rng.standard_normal(length)) * magnitudes, length)
+    turns = int(_SECONDS * np.exp(rng.uniform(*np.log(_GUST_RATE)))) + 2
+    level = np.interp(np.linspace(0, turns - 1, length), np.arange(turns), rng.normal(size=turns))
+    return _peak_normalised(signal * np.exp(rng.uniform(*_GUST_DEPTH) * level))
+
+
+def _babble(voices: list[np.ndarray], length: int, rng: np.random.Generator) -> np.ndarray:
+    """Utterances from anywhere on, as many as talk in a crowd near by."""
+    signal = np.zeros(length)
+    for _ in range(rng.integers(_VOICES[0], _VOICES[1], endpoint=True)):
+        voice = voices[rng.integers(len(voices))]
+        gain = 10 ** (rng.uniform(*_VOICE_LEVEL_DB) / 20) / np.sqrt(np.mean(np.square(voice)))
+        signal += gain * wrapped_cut(voice, int(rng.integers(len(voice))), length)
+    return _peak_normalised(signal)
+
+
+def _peak_normalised(signal: np.ndarray) -> np.ndarray:
+    return (0.9 * signal / np.abs(signal).max()).astype(np.float32)
