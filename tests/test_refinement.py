@@ -169,3 +169,20 @@ def test_a_refined_model_is_a_model(synthetic, tmp_path):
     for each in (trained, loaded):
         speech = separation.separate(signal, each.dictionary, config.stft, config.features, 10)
         assert np.isfinite(speech).all()
+
+
+def test_boosted_bits_are_refined_too():
+    frames, shares, mixtures = (np.asarray(part) for part in _material(100, length=513))
+    config = TrainConfig(
+        fit=FitConfig(num_bits=3, block_size=50, fast_candidates=2, fast_steps=3),
+        refine=dataclasses.replace(CONFIG, refine_steps=5),
+    )
+    sample = training.FrameSample(frames, np.zeros((100, 17), np.uint32), shares, mixtures, 100)
+    trained, info = training.learn(sample, config, {})
+    assert info.learned.num_blocks == 2 and info.loss.shape == (5,)
+    published, boosted = training.learn(
+        sample, dataclasses.replace(config, refine=RefineConfig()), {}
+    )
+    assert boosted.num_blocks == 2
+    np.testing.assert_allclose(boosted.epsilon, info.learned.epsilon)
+    assert not np.array_equal(trained.hasher.projections, published.hasher.projections)
