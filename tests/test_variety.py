@@ -129,6 +129,12 @@ def test_made_noises_are_of_three_families_and_use_no_held_back_speech():
             assert not np.array_equal(signal, other.signals[index])
 
 
+def test_babble_of_silence_is_refused():
+    silent = corpora.Loaded([np.zeros(RATE, np.float32)], SPEECH.recordings[:1])
+    with pytest.raises(ValueError, match="all 1 utterances are silent"):
+        made_noises(silent, 0, "train", 0.2, RATE)
+
+
 def test_silence_is_drawn_again_and_nothing_else_is_refused():
     silent = np.zeros(2 * RATE, np.float32)
     half = corpora.Loaded([silent, NOISE.signals[0]], NOISE.recordings[:2])

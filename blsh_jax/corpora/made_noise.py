@@ -39,10 +39,18 @@ def made_noises(
 
     Returns:
         Signals of 10 s and of peak at most 1, each named by its family.
+
+    Raises:
+        ValueError: all utterances are silent.
     """
     rng = np.random.default_rng(seed)
     voices = [s[slice(*part_bounds(len(s), part, held_back))] for s in speech.signals]
     voices = [voice for voice in voices if not is_silent(voice)]
+    if not voices:
+        raise ValueError(
+            f"all {len(speech)} utterances are silent where babble would be made of them: give "
+            "speech that can be heard, or set made_noise to 0"
+        )
     length = round(_SECONDS * sample_rate)
     gusts = [_gust(length, sample_rate, rng) for _ in range(_NUM_GUSTS)]
     babbles = [_babble(voices, length, rng) for _ in range(_NUM_BABBLES)]
