@@ -9,7 +9,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from blsh_jax.corpora.mixing import Part, is_silent, part_bounds, wrapped_cut
+from blsh_jax.corpora.mixing import Part, amplitude, is_silent, part_bounds, unit_power, wrapped_cut
 from blsh_jax.corpora.recordings import Loaded, Recording
 from blsh_jax.corpora.synthetic import synthetic_noise
 
@@ -89,8 +89,9 @@ def _babble(voices: list[np.ndarray], length: int, rng: np.random.Generator) -> 
     signal = np.zeros(length)
     for _ in range(rng.integers(_VOICES[0], _VOICES[1], endpoint=True)):
         voice = voices[rng.integers(len(voices))]
-        gain = 10 ** (rng.uniform(*_VOICE_LEVEL_DB) / 20) / np.sqrt(np.mean(np.square(voice)))
-        signal += gain * wrapped_cut(voice, int(rng.integers(len(voice))), length)
+        gain = amplitude(rng.uniform(*_VOICE_LEVEL_DB))
+        offset = int(rng.integers(len(voice)))
+        signal += gain * wrapped_cut(unit_power(voice), offset, length)
     return _peak_normalised(signal)
 
 

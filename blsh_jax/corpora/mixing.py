@@ -84,6 +84,16 @@ def is_silent(signal: np.ndarray) -> bool:
     return len(signal) == 0 or bool(np.abs(signal).max() <= SILENCE)
 
 
+def unit_power(signal: np.ndarray) -> np.ndarray:
+    """The signal, not silent, at a root mean square of 1."""
+    return signal / np.sqrt(np.mean(np.square(signal, dtype=np.float64)))
+
+
+def amplitude(decibels: float | np.ndarray) -> float | np.ndarray:
+    """The factor on samples or magnitudes that ``decibels`` stand for."""
+    return 10 ** (decibels / 20)
+
+
 def wrapped_cut(signal: np.ndarray, offset: int, length: int) -> np.ndarray:
     """(length,) samples of the signal from the offset on, starting over at its end."""
     if len(signal) == 0:

@@ -17,10 +17,12 @@ from blsh_jax.corpora.made_noise import made_noises
 from blsh_jax.corpora.mixing import (
     Mixtures,
     Part,
+    amplitude,
     is_silent,
     make_mixtures,
     mix,
     part_bounds,
+    unit_power,
     wrapped_cut,
 )
 from blsh_jax.corpora.recordings import Loaded
@@ -81,7 +83,7 @@ class VariedMixtures(Sequence):
         noise, noise_key = self._noise(length, config, rng)
         if rng.random() < config.second_noise:
             second, second_key = self._noise(length, config, rng)
-            noise = noise + _factor(rng.uniform(*_SECOND_LEVEL_DB)) * second
+            noise = noise + amplitude(rng.uniform(*_SECOND_LEVEL_DB)) * second
             noise_key += f"+{second_key}"
         snr_db = rng.uniform(config.min_snr_db, config.max_snr_db)
         return mix(speech, noise, snr_db, 0, speech_key, noise_key)
@@ -91,7 +93,7 @@ class VariedMixtures(Sequence):
     ) -> tuple[np.ndarray, str]:
         """A noise of root mean square 1, and its key."""
         noise, key = _draw(lambda _: self._cut_of_noise(length, config, rng))
-        return noise / np.sqrt(np.mean(np.square(noise, dtype=np.float64))), key
+        return unit_power(noise), key
 
     def _speech(
         self, index: int, length: int, config: VarietyConfig, rng: np.random.Generator
@@ -181,9 +183,5 @@ def _coloured(signal: np.ndarray, gain_db: float, rng: np.random.Generator) -> n
     gains = rng.uniform(-gain_db, gain_db, len(_EQUALIZER_POINTS))
     spectrum = np.fft.rfft(signal)
     frequencies = np.linspace(0, 1, len(spectrum))
-    spectrum *= _factor(np.interp(frequencies, _EQUALIZER_POINTS, gains))
+    spectrum *= amplitude(np.interp(frequencies, _EQUALIZER_POINTS, gains))
     return np.fft.irfft(spectrum, len(signal)).astype(np.float32)
-
-
-def _factor(decibels):
-    return 10 ** (decibels / 20)
