@@ -309,6 +309,8 @@ class TrainConfig:
             ([ICASSP20] section 4.2 compares 10 % and 1 %).
         max_dictionary_frames: the dictionary keeps at most so many of these frames, while
             projections are learned on more; 0 keeps all.
+        lowest_speech_hz: what a recording of speech holds below counts as noise in the masks, as it
+            is rumble (``masks.above``); 0 counts everything, as published.
         max_fit_frames: projections are learned on at most this many of the frames.
         num_neighbors: K, the neighbours whose masks are averaged.
         evidence: how their masks are joined with the noise that the utterance shows.
@@ -325,6 +327,7 @@ class TrainConfig:
     held_back: float = 0.2
     dictionary_fraction: float = 0.1
     max_dictionary_frames: int = 0
+    lowest_speech_hz: float = 0.0
     max_fit_frames: int = 100_000
     num_neighbors: int = 10
     evidence: EvidenceConfig = MASK_ALONE
@@ -339,6 +342,8 @@ class TrainConfig:
                 f"max_dictionary_frames is {self.max_dictionary_frames}: give 1 or more frames, or "
                 "0 for all"
             )
+        if self.lowest_speech_hz < 0:
+            raise ValueError(f"lowest_speech_hz is {self.lowest_speech_hz}: give 0 or more, in Hz")
         if not 0 <= self.held_back < 1:
             raise ValueError(f"held_back is {self.held_back}: give a fraction in [0, 1)")
 
@@ -351,8 +356,9 @@ RECIPES: dict[str, TrainConfig] = {
         refine=RefineConfig(refine_steps=2000),
         variety=VarietyConfig(num_mixtures=8000, made_noise=0.5, unvaried=0.2),
         dictionary_fraction=0.08,
+        lowest_speech_hz=50.0,
         num_neighbors=40,
-        evidence=EvidenceConfig(mask_weight=1.3, snr_weight=0.3),
+        evidence=EvidenceConfig(mask_weight=1.3, snr_weight=0.45),
     ),
 }
 """What a run starts from: the published method, or what separates unknown noise best."""

@@ -6,9 +6,11 @@ K neighbours.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from blsh_jax import codes
+from blsh_jax.config import StftConfig
 
 
 def ideal_binary_mask(speech: Array, noise: Array) -> Array:
@@ -24,6 +26,25 @@ def ideal_binary_mask(speech: Array, noise: Array) -> Array:
     Source: [ICASSP20] section 2.1.
     """
     return jnp.abs(speech) > jnp.abs(noise)
+
+
+def above(mask: Array, lowest_hz: float, stft: StftConfig) -> Array:
+    """A binary mask without the bins below a frequency.
+
+    What recordings of speech hold below any voice is rumble of the room and of the microphone. A
+    mask that counts it as speech passes wind and hum wherever the noise of a dictionary frame had
+    none.
+
+    Args:
+        mask: (..., F) bool.
+        lowest_hz: centre frequency of the lowest bin that may hold speech, in Hz.
+        stft: the transform whose bins these are.
+
+    Returns:
+        (..., F) bool.
+    """
+    hertz = np.arange(stft.num_bins) * (stft.sample_rate / stft.window_length)
+    return mask & jnp.broadcast_to(jnp.asarray(hertz >= lowest_hz), mask.shape)
 
 
 def ideal_ratio_mask(speech: Array, noise: Array) -> Array:

@@ -190,6 +190,7 @@ def cut_segments(
     features: FeatureConfig,
     config: NetworkConfig,
     seed: int,
+    lowest_speech_hz: float = 0.0,
     progress: bool = False,
 ) -> Segments:
     """Mixtures as segments of equal length, a random choice of them if they are many.
@@ -200,6 +201,7 @@ def cut_segments(
         features: what the network sees.
         config: length and number of segments.
         seed: of the choice.
+        lowest_speech_hz: bins below count as noise, as ``TrainConfig.lowest_speech_hz``.
         progress: show a progress bar.
 
     Returns:
@@ -214,7 +216,9 @@ def cut_segments(
     chosen = [mixtures[int(i)] for i in order[:needed]]
     bar = tqdm(total=len(chosen), desc="segments", unit="mix", disable=not progress)
     for batch in corpora.batches(chosen, _BATCH_SIZE):
-        parts = _segments(batch.speech, batch.noise, stft, features, config.segment_frames)
+        parts = _segments(
+            batch.speech, batch.noise, stft, features, lowest_speech_hz, config.segment_frames
+        )
         kept = np.asarray(parts[0]).any(axis=(1, 2))
         frames.append(np.asarray(parts[0])[kept])
         packed.append(np.asarray(parts[1])[kept])
@@ -380,12 +384,17 @@ def _masks(spectrum, definition, parameters, stft, features, evidence):
     return noise_tracking.join(mask, spectrum, evidence)[0]
 
 
-@functools.partial(jax.jit, static_argnames=("stft", "features", "segment_frames"))
-def _segments(speech, noise, stft, features, segment_frames) -> tuple[Array, Array]:
+@functools.partial(
+    jax.jit, static_argnames=("stft", "features", "lowest_speech_hz", "segment_frames")
+)
+def _segments(
+    speech, noise, stft, features, lowest_speech_hz, segment_frames
+) -> tuple[Array, Array]:
     """Frames (S, T, D) and packed masks (S, T, Wf) of a batch of mixtures (U, n)."""
     speech_spectrum, noise_spectrum = spectra.stft(speech, stft), spectra.stft(noise, stft)
     frames = spectra.features(speech_spectrum + noise_spectrum, features, stft)
-    packed = masks.pack_masks(masks.ideal_binary_mask(speech_spectrum, noise_spectrum))
+    binary = masks.ideal_binary_mask(speech_spectrum, noise_spectrum)
+    packed = masks.pack_masks(masks.above(binary, lowest_speech_hz, stft))
     missing = -frames.shape[1] % segment_frames
 
     def cut(array):

@@ -11,7 +11,8 @@ p / (1 - p), and the ratio xi. Their evidence adds up as logarithms:
     joined mask = sigmoid(a log(p / (1 - p)) + b log(xi))
 
 With a = 1 and b = 0 that is the neighbours' mask, with a = 0 and b = 1 the Wiener gain
-xi / (1 + xi). A frame needs nothing of later ones, and a gain of the whole signal changes nothing.
+xi / (1 + xi). What xi says is limited at both ends. A frame needs nothing of later ones, and a gain
+of the whole signal changes nothing.
 
 Letters: T frames, F bins.
 Source: Y. Ephraim, D. Malah, "Speech enhancement using a minimum mean-square error short-time
@@ -35,6 +36,8 @@ _SPEECH_MEMORY = 0.94
 # Magnitudes that stand out of the noise weigh less: half where the energy ratio is 1 / _OUTLIERS.
 _OUTLIERS = 0.25
 _LEAST_RATIO = 10 ** (-20 / 10)
+# What stands out further is no more likely to be speech: a noise that comes in bursts does, too.
+_MOST_RATIO = 10 ** (17 / 10)
 _CERTAINTY = 0.99  # neighbours that all agree may still be wrong
 OPERATIONS_PER_BIN = 40  # a logarithm, a root or an exponential counts as one
 
@@ -87,6 +90,7 @@ def constants(evidence: EvidenceConfig) -> dict[str, float]:
         "speech_memory": _SPEECH_MEMORY,
         "outliers": _OUTLIERS,
         "least_ratio": _LEAST_RATIO,
+        "most_ratio": _MOST_RATIO,
         "certainty": _CERTAINTY,
         **dataclasses.asdict(evidence),
     }
@@ -107,7 +111,7 @@ def _join_frame(
     now = jnp.maximum(_ratio(energy, noise) - 1, 0.0)
     ratio = _SPEECH_MEMORY * _ratio(track.speech_energy, noise) + (1 - _SPEECH_MEMORY) * now
     log_odds = jnp.log(presence) - jnp.log1p(-presence)
-    log_ratio = jnp.log(jnp.maximum(ratio, _LEAST_RATIO))
+    log_ratio = jnp.log(jnp.clip(ratio, _LEAST_RATIO, _MOST_RATIO))
     joined = jax.nn.sigmoid(evidence.mask_weight * log_odds + evidence.snr_weight * log_ratio)
     return NoiseTrack(magnitude, total, jnp.square(joined) * energy), joined
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from blsh_jax import boosting, codes, corpora, masks, refinement, residual, spectra
 from blsh_jax.codes import Hasher
-from blsh_jax.config import TrainConfig
+from blsh_jax.config import FeatureConfig, StftConfig, TrainConfig
 from blsh_jax.corpora import Mixture
 from blsh_jax.model import Model
 from blsh_jax.residual import ResidualInfo
@@ -169,9 +169,7 @@ def sample_frames(
     num_seen = 0
     bar = tqdm(total=len(mixtures), desc="mixtures", unit="mix", disable=not progress)
     for batch in corpora.batches(mixtures, _BATCH_SIZE):
-        *arrays, valid = _analyse(
-            batch.speech, batch.noise, batch.lengths, config.stft, config.features
-        )
+        *arrays, valid = _analyse(batch.speech, batch.noise, batch.lengths, *_analysis(config))
         candidates = np.flatnonzero(valid)
         chosen = candidates[rng.random(len(candidates)) < config.dictionary_fraction]
         mixture = batch.indices[chosen // (len(valid) // len(batch.indices))]
@@ -217,7 +215,7 @@ def hash_frames(
     bar = tqdm(total=len(mixtures), desc="hashing", unit="mix", disable=not progress)
     for batch in corpora.batches(mixtures, _BATCH_SIZE):
         frames, batch_masks, _, valid = _analyse(
-            batch.speech, batch.noise, batch.lengths, config.stft, config.features
+            batch.speech, batch.noise, batch.lengths, *_analysis(config)
         )
         rows = np.flatnonzero(valid)
         packed.append(np.asarray(batch_masks)[rows])
@@ -231,8 +229,15 @@ def hash_frames(
 _encode = jax.jit(codes.encode)
 
 
-@functools.partial(jax.jit, static_argnames=("stft", "features"))
-def _analyse(speech, noise, lengths, stft, features) -> tuple[Array, Array, Array, Array]:
+def _analysis(config: TrainConfig) -> tuple[StftConfig, FeatureConfig, float]:
+    """What of a configuration decides what frames are, and their masks."""
+    return config.stft, config.features, config.lowest_speech_hz
+
+
+@functools.partial(jax.jit, static_argnames=("stft", "features", "lowest_speech_hz"))
+def _analyse(
+    speech, noise, lengths, stft, features, lowest_speech_hz
+) -> tuple[Array, Array, Array, Array]:
     """Feature vectors (U T, D), packed masks (U T, Wf), shares (U T, 2, C), rows of signal (U T,).
 
     The shares are in half precision, as they are kept.
@@ -241,6 +246,7 @@ def _analyse(speech, noise, lengths, stft, features) -> tuple[Array, Array, Arra
     mixture = speech_spectrum + noise_spectrum
     frames = spectra.features(mixture, features, stft)
     binary = masks.ideal_binary_mask(speech_spectrum, noise_spectrum)
+    binary = masks.above(binary, lowest_speech_hz, stft)
     filters = jnp.asarray(spectra.mel_filters(_NUM_BANDS, stft), frames.dtype)
     shares = masks.band_shares(binary, mixture, filters).astype(jnp.float16)
     within = spectra.frame_mask(lengths, speech.shape[-1], stft)

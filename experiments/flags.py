@@ -60,8 +60,9 @@ def define_train_config() -> None:
         list(RECIPES),
         "Where the settings start from, before other flags change them: paper, the published "
         "method; general, for noise that the dictionary has not heard (random mixtures of varied "
-        "and made noise, levels above the noise floor, hyperplanes refined together, more "
-        "neighbours, masks joined with the noise that the utterance shows).",
+        "and made noise, levels above the noise floor, hyperplanes refined together, rumble "
+        "counted as noise, more neighbours, masks joined with the noise that the utterance "
+        "shows).",
     )
     _define_fields(TrainConfig)
 

@@ -49,7 +49,7 @@ class Workbench:
 
     def settings(self, **more: Any) -> dict[str, Any]:
         """What a cached result of the training mixtures depends on."""
-        names = ("stft", "features", "dictionary_fraction", "seed")
+        names = ("stft", "features", "dictionary_fraction", "lowest_speech_hz", "seed")
         config = configs.to_dict(self.config)
         return {name: config[name] for name in names} | {"train": self.training_set} | more
 
@@ -68,6 +68,7 @@ class Workbench:
         """What projections depend on besides."""
         return configs.to_dict(fit) | {
             "max_fit_frames": self.config.max_fit_frames,
+            "max_dictionary_frames": self.config.max_dictionary_frames,
             "learner": self.config.learner,
             "refine": configs.to_dict(self.config.refine),
         }
@@ -86,7 +87,9 @@ class Workbench:
 
         def make() -> dict[str, np.ndarray]:
             segments, validation = (
-                networks.cut_segments(part, stft, features, config, seed, progress=True)
+                networks.cut_segments(
+                    part, stft, features, config, seed, self.config.lowest_speech_hz, progress=True
+                )
                 for part in (self.protocol.train, closed)
             )
             key = jax.random.fold_in(jax.random.key(seed), _NETWORK_STREAM)

@@ -42,7 +42,7 @@ def _oracle(mask, mixture, evidence):
             if noise:
                 new = max(energy / noise - 1, 0)
                 snr = speech_memory * last / noise + (1 - speech_memory) * new
-            snr = max(snr, known["least_ratio"])
+            snr = min(max(snr, known["least_ratio"]), known["most_ratio"])
             odds = (p / (1 - p)) ** evidence.mask_weight * snr**evidence.snr_weight
             joined[t, f] = odds / (1 + odds)
             last = joined[t, f] ** 2 * energy
@@ -108,6 +108,15 @@ def test_the_noise_spectrum_is_found_beneath_louder_speech():
     np.testing.assert_allclose(found, level * math.sqrt(np.pi / 2), rtol=0.3)
     speech, pauses = joined[50:][present[50:]].mean(), joined[50:][~present[50:]].mean()
     assert speech - pauses > 2 * (0.6 - 0.4)
+
+
+def test_a_burst_is_no_more_likely_speech_however_loud():
+    mask = jnp.full((60, BINS), 0.2)
+    loud, louder = (jnp.ones((60, BINS), jnp.complex64).at[50].set(level) for level in (1e3, 1e6))
+    joined = [noise_tracking.join(mask, mixture, EVIDENCE)[0][50] for mixture in (loud, louder)]
+    np.testing.assert_allclose(*joined, rtol=1e-5)
+    odds = 0.25**EVIDENCE.mask_weight * (10**1.7) ** EVIDENCE.snr_weight
+    np.testing.assert_allclose(joined[0], odds / (1 + odds), rtol=1e-4)
 
 
 def test_all_zeros_stay_finite():

@@ -26,6 +26,12 @@ def _spectra(signal, window=512):
     return np.abs(np.fft.rfft(frames * np.hanning(window)))
 
 
+def _distances(some, others):
+    """Of all pairs, the distance of their long-term spectra in units of 10 dB."""
+    profiles, against = (np.stack([_profile(s) for s in signals]) for signals in (some, others))
+    return np.sqrt(np.mean((profiles[:, None] - against[None]) ** 2, axis=-1))
+
+
 def _profile(signal):
     """Mean log spectrum in 16 bands, without its level."""
     power = np.mean(_spectra(signal) ** 2, axis=0)[1:]
@@ -70,8 +76,7 @@ def test_no_two_utterances_are_alike(speech):
 
 
 def test_noises_differ_in_spectrum(noise):
-    profiles = np.stack([_profile(s) for s in noise.signals])
-    distance = np.sqrt(np.mean((profiles[:, None] - profiles[None]) ** 2, axis=-1))
+    distance = _distances(noise.signals, noise.signals)
     assert np.min(distance + np.eye(10) * 9) > 0.1  # 1 dB
 
 
@@ -82,6 +87,34 @@ def test_noises_are_not_stationary(noise):
         white = 10 * np.log10(_spectra(still)[:, 4:200] ** 2)
         loudness, even = frames.mean(axis=1).std(), white.mean(axis=1).std()
         assert loudness > 2 * even
+
+
+def test_invented_noises_are_all_different():
+    first, again, other = (
+        corpora.synthetic.invented_noise(jax.random.key(key), seconds=2.0) for key in (0, 0, 1)
+    )
+    assert [r.key for r in first.recordings] == [f"invented{i}" for i in range(10)]
+    signals = np.stack([*first.signals, *other.signals])
+    np.testing.assert_array_equal(signals[:10], np.stack(again.signals))
+    assert np.isfinite(signals).all() and (np.abs(signals).max(axis=1) <= 1).all()
+    apart = np.median(_distances(signals, signals)[~np.eye(20, dtype=bool)])
+    kinds = [corpora.synthetic_noise(jax.random.key(key), seconds=2.0).signals for key in (0, 1)]
+    of_a_kind = np.median(np.diag(_distances(*kinds)))
+    assert apart > 3 * of_a_kind
+
+
+def test_invented_recipes_lie_in_their_ranges():
+    numbers = np.asarray(synthetic._invented_recipes(jax.random.key(0), 2000)).T
+    recipes = dict(zip(synthetic._Recipe._fields, numbers, strict=True))
+    assert set(synthetic._RANGES) == set(recipes)
+    for name, (low, high) in synthetic._RANGES.items():
+        values, odds = recipes[name], synthetic._ODDS.get(name, 1.0)
+        assert abs(np.mean(values > 0) - odds) < 0.05
+        if name.endswith("_high"):
+            beneath = recipes[name.replace("_high", "_low")]
+            assert (values >= beneath).all() and values.max() <= 7500
+        else:
+            assert values.max() <= high * 1.001 and values[values > 0].min() >= low * 0.999
 
 
 def test_pauses_vowels_and_fricatives_are_all_there(speech):

@@ -110,15 +110,16 @@ def test_made_noises_take_turns_with_recordings():
     assert not any(made(made_noise=1.0, unvaried=1.0))
 
 
-def test_made_noises_are_of_three_families_and_use_no_held_back_speech():
+def test_made_noises_are_of_four_families_and_use_no_held_back_speech():
     speech = _loaded("s", 3, RATE, 0)
     tones = [np.where(np.arange(RATE) < 0.8 * RATE, 0.1, 7.0 * (-1.0) ** np.arange(RATE))] * 3
     speech = corpora.Loaded([tone.astype(np.float32) for tone in tones], speech.recordings)
     first, again, other = (made_noises(speech, seed, "train", 0.2, RATE) for seed in (0, 0, 1))
-    assert len({recording.key for recording in first.recordings}) == len(first) == 80
+    assert len({recording.key for recording in first.recordings}) == len(first) == 160
     kinds = [recording.name for recording in first.recordings]
     assert kinds.count("babble") == kinds.count("gust") == 20
-    assert set(kinds) == {"babble", "gust", *corpora.synthetic.NOISE_NAMES}
+    assert kinds.count("invented") == 80
+    assert set(kinds) == {"babble", "gust", "invented", *corpora.synthetic.NOISE_NAMES}
     for index, signal in enumerate(first.signals):
         assert signal.shape == (10 * RATE,) and signal.dtype == np.float32
         assert 0 < np.abs(signal).max() <= 1

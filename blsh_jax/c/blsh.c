@@ -244,7 +244,7 @@ static float join(blsh_state *state, int f, float gain, float energy)
     snr = BLSH_SPEECH_MEMORY * ratio(state->speech_energy[f], noise) +
           (1.0f - BLSH_SPEECH_MEMORY) * fmaxf(ratio(energy, noise) - 1.0f, 0.0f);
     odds = BLSH_MASK_WEIGHT * (logf(presence) - log1pf(-presence)) +
-           BLSH_SNR_WEIGHT * logf(fmaxf(snr, BLSH_LEAST_RATIO));
+           BLSH_SNR_WEIGHT * logf(fminf(fmaxf(snr, BLSH_LEAST_RATIO), BLSH_MOST_RATIO));
     gain = 1.0f / (1.0f + expf(-odds));
     state->speech_energy[f] = gain * gain * energy;
     return gain;

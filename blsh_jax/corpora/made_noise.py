@@ -1,20 +1,24 @@
 """Noise that is made, not recorded, for training mixtures: what few recordings do not hold.
 
-Three families: the ten kinds of the synthetic corpus; gusts, broadband noise of any tilt that
-swells and fades, as wind, water and traffic do; and babble, several utterances at once.
+Four families: the ten kinds of the synthetic corpus; invented noises, made in the same way from
+numbers drawn at random; gusts, broadband noise of any tilt that swells and fades, as wind, water
+and traffic do; and babble, several utterances at once.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax import Array
 
 from blsh_jax.corpora.mixing import Part, amplitude, is_silent, part_bounds, unit_power, wrapped_cut
 from blsh_jax.corpora.recordings import Loaded, Recording
-from blsh_jax.corpora.synthetic import synthetic_noise
+from blsh_jax.corpora.synthetic import invented_noise, synthetic_noise
 
 _SECONDS = 10.0
 _OF_A_KIND = 4  # noises of each kind of the synthetic corpus
+_NUM_TENS = 8  # of invented noises, which come in tens
 _NUM_GUSTS = 20
 _NUM_BABBLES = 20
 _TILT = (-3.0, 1.0)  # exponents of the frequency in a gust's magnitudes
@@ -28,7 +32,7 @@ _VOICE_LEVEL_DB = (-8.0, 0.0)
 def made_noises(
     speech: Loaded, seed: int, part: Part, held_back: float, sample_rate: int
 ) -> Loaded:
-    """Eighty noises: forty synthetic ones, twenty gusts, twenty babbles.
+    """A hundred and sixty noises: forty synthetic, eighty invented, twenty gusts, twenty babbles.
 
     Args:
         speech: utterances, for the babble.
@@ -54,22 +58,29 @@ def made_noises(
     length = round(_SECONDS * sample_rate)
     gusts = [_gust(length, sample_rate, rng) for _ in range(_NUM_GUSTS)]
     babbles = [_babble(voices, length, rng) for _ in range(_NUM_BABBLES)]
-    synthetic = _synthetic(seed, sample_rate)
+    synthetic_key, invented_key = jax.random.split(jax.random.key(seed))
+    synthetic = _several(synthetic_noise, synthetic_key, _OF_A_KIND, sample_rate)
+    invented = _several(invented_noise, invented_key, _NUM_TENS, sample_rate)
     named = [
         Recording(f"made/{name}{number}", name=name)
         for name, made in (("gust", gusts), ("babble", babbles))
         for number in range(len(made))
     ]
-    return Loaded([*synthetic.signals, *gusts, *babbles], (*synthetic.recordings, *named))
+    return Loaded(
+        [*synthetic.signals, *invented.signals, *gusts, *babbles],
+        (*synthetic.recordings, *invented.recordings, *named),
+    )
 
 
-def _synthetic(seed: int, sample_rate: int) -> Loaded:
-    keys = jax.random.split(jax.random.key(seed), _OF_A_KIND)
-    made = [synthetic_noise(key, _SECONDS, sample_rate) for key in keys]
+def _several(
+    make: Callable[[Array, float, int], Loaded], key: Array, count: int, sample_rate: int
+) -> Loaded:
+    """``count`` times what ``make`` makes of a key, keys of recordings told apart by a number."""
+    made = [make(k, _SECONDS, sample_rate) for k in jax.random.split(key, count)]
     recordings = (
-        dataclasses.replace(recording, key=f"made/{recording.key}{number}")
-        for number, of_a_kind in enumerate(made)
-        for recording in of_a_kind.recordings
+        dataclasses.replace(recording, key=f"made/{recording.key}-{number}")
+        for number, loaded in enumerate(made)
+        for recording in loaded.recordings
     )
     return Loaded([signal for loaded in made for signal in loaded.signals], tuple(recordings))
 

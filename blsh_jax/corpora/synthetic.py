@@ -120,8 +120,33 @@ def synthetic_noise(key: Array, seconds: float = 10.0, sample_rate: int = 16_000
     Source: [ICASSP20] section 4.1 for the ten kinds.
     """
     _check_sizes(seconds, sample_rate)
-    signals = _noises(key, round(seconds * sample_rate), sample_rate)
+    recipes = jnp.array(list(_RECIPES.values()), jnp.float32)
+    signals = _noises(key, recipes, round(seconds * sample_rate), sample_rate)
     recordings = tuple(Recording(name, None, name=name) for name in NOISE_NAMES)
+    return Loaded(list(np.asarray(signals)), recordings)
+
+
+def invented_noise(key: Array, seconds: float = 10.0, sample_rate: int = 16_000) -> Loaded:
+    """Ten noises of no kind: their notes, clicks and bands are drawn at random.
+
+    Args:
+        key: PRNG key.
+        seconds: length of each noise.
+        sample_rate: in Hz.
+
+    Returns:
+        Signals of peak at most 1, all named ``invented``, with keys such as ``invented0``.
+
+    Raises:
+        ValueError: the noises are shorter than 0.1 s.
+    """
+    _check_sizes(seconds, sample_rate)
+    recipe_key, noise_key = jax.random.split(key)
+    recipes = _invented_recipes(recipe_key, len(_RECIPES))
+    signals = _noises(noise_key, recipes, round(seconds * sample_rate), sample_rate)
+    recordings = tuple(
+        Recording(f"invented{number}", None, name="invented") for number in range(len(_RECIPES))
+    )
     return Loaded(list(np.asarray(signals)), recordings)
 
 
@@ -447,15 +472,49 @@ _RECIPES = {
 
 NOISE_NAMES = tuple(_RECIPES)
 
+# Where the numbers of an invented noise lie: on a logarithmic scale, or evenly from 0 on. The upper
+# ends of notes and clicks are given as multiples of the lower ones.
+_RANGES = {
+    "notes": (0.3, 1.5), "note_low": (100.0, 5000.0), "note_high": (1.2, 6.0),
+    "note_rate": (0.5, 10.0), "note_odds": (0.2, 0.95), "note_sweep": (0.0, 1.2),
+    "note_decay": (0.5, 5.0), "note_brightness": (0.03, 15.0), "trill_rate": (3.0, 30.0),
+    "trill_depth": (0.01, 0.2), "pulse_rate": (4.0, 40.0), "pulse_depth": (0.2, 1.0),
+    "clicks": (0.3, 1.5), "click_rate": (1.0, 50.0), "click_decay": (0.002, 0.06),
+    "click_low": (200.0, 4000.0), "click_high": (1.2, 8.0), "click_width": (0.2, 2.0),
+    "click_episodes": (0.3, 3.0), "band": (0.03, 1.0), "band_centre": (80.0, 6000.0),
+    "band_width": (0.2, 2.5), "band_beat": (0.5, 20.0), "band_depth": (0.0, 0.95),
+    "swell": (0.1, 1.0), "swell_depth": (0.0, 1.3), "second": (0.02, 1.0),
+    "second_centre": (60.0, 5000.0), "second_width": (0.5, 3.0),
+}  # fmt: skip
+# Probabilities of what not every noise has; without, the number is 0.
+_ODDS = {
+    "notes": 0.4, "note_sweep": 0.5, "trill_depth": 0.5, "pulse_depth": 0.5, "clicks": 0.5,
+    "click_episodes": 0.5, "band_depth": 0.5,
+}  # fmt: skip
+_HIGHEST_NOTE = 7000.0
+_HIGHEST_CLICK = 7500.0
+
+
+def _invented_recipes(key: Array, count: int) -> Array:
+    """(count, numbers of a recipe)."""
+    dice = jax.random.uniform(key, (2, len(_RANGES), count))
+    drawn = {}
+    for (name, (low, high)), place, chance in zip(_RANGES.items(), *dice, strict=True):
+        value = low * (high / low) ** place if low else high * place
+        drawn[name] = jnp.where(chance < _ODDS.get(name, 1.0), value, 0.0)
+    drawn["note_high"] = jnp.minimum(drawn["note_low"] * drawn["note_high"], _HIGHEST_NOTE)
+    drawn["click_high"] = jnp.minimum(drawn["click_low"] * drawn["click_high"], _HIGHEST_CLICK)
+    return jnp.stack([drawn[name] for name in _Recipe._fields], axis=1)
+
 
 @functools.partial(jax.jit, static_argnames=("num_samples", "sample_rate"))
-def _noises(key: Array, num_samples: int, sample_rate: int) -> Array:
-    """(10, num_samples) float32."""
-    recipes = _Recipe(*jnp.array(list(_RECIPES.values()), jnp.float32).T)
-    rows = (len(_RECIPES), 6 * _VOICES + 5 + 3, _TABLE)
-    dice, white = _throw(key, (rows, (len(_RECIPES), 4, num_samples)))
+def _noises(key: Array, recipes: Array, num_samples: int, sample_rate: int) -> Array:
+    """(R, num_samples) float32, a noise for each of the recipes (R, numbers of a recipe)."""
+    count = len(recipes)
+    rows = (count, 6 * _VOICES + 5 + 3, _TABLE)
+    dice, white = _throw(key, (rows, (count, 4, num_samples)))
     make = functools.partial(_noise, sample_rate=sample_rate)
-    return jax.vmap(make)(dice, _bell_shaped(white), recipes)
+    return jax.vmap(make)(dice, _bell_shaped(white), _Recipe(*recipes.T))
 
 
 def _noise(dice: Array, white: Array, recipe: _Recipe, sample_rate: int) -> Array:
