@@ -159,6 +159,21 @@ def unseen_table() -> str:
     )
 
 
+def alternatives_table() -> str:
+    """SDR in noises left out, an alternative a line, a length a column."""
+    results = _record("alternatives")["results"]
+    lengths = list(dict.fromkeys(row["num_bits"] for row in results))
+    found = {(row["part"], row["alternative"], row["num_bits"]): row["sdr"] for row in results}
+    return _table(
+        ["in place of", "alternative", *(f"{length} bits" for length in lengths)],
+        [
+            [part, name, *(f"{found[part, name, length]:.2f}" for length in lengths)]
+            for part, name in dict.fromkeys(key[:2] for key in found)
+        ],
+        num_texts=2,
+    )
+
+
 def rotation_table(name: str = "rotation") -> str:
     """Scores in noises that are unseen in turn, a ratio and a system a line."""
     results = _record(name)["results"]
@@ -306,6 +321,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "general": lambda: closed_and_open("general_"),
     "general-networks": lambda: table1("table1_general"),
     "unseen": unseen_table,
+    "alternatives": alternatives_table,
     "rotation": rotation_table,
     "rotation-small": lambda: rotation_table("rotation_small"),
     "rotation-summary": rotation_summary,

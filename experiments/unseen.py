@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from blsh_jax import config as configs
-from blsh_jax import corpora, evaluation, records, training
+from blsh_jax import corpora, evaluation, training
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Loaded
 from blsh_jax.evaluation import System
 from experiments import flags as launch
+from experiments import validation
 from experiments.workbench import random_dictionary, searching
 
-_TEST_SEED = 1
 _COLUMNS = ["step", "method", "num_bits", "sdr"]
 _Changes = dict[str, Any]
 
@@ -35,6 +34,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "levels above the noise floor": ("features",),
     "bits from residuals": ("learner",),
     "hyperplanes refined together": ("refine",),
+    "rumble is noise": ("lowest_speech_hz",),
     "the utterance's own evidence": ("evidence",),
 }
 # The recipe with one thing changed; a dictionary changes fields of a configuration inside.
@@ -83,22 +83,15 @@ def unseen(
         num_groups: groups of noises that are left out one after the other.
         num_mixtures: test mixtures of a group.
     """
-    every = np.arange(len(speech))
-    heard, others = speech.some(every[every % 5 != 4]), speech.some(every[every % 5 == 4])
-    groups = np.arange(len(noise)) % num_groups
     rows = []
     for step, config in variants.items():
         print(step, flush=True)
         scores = []
-        for group in range(num_groups):
-            known, left_out = (
-                noise.some(np.flatnonzero(chosen)) for chosen in (groups != group, groups == group)
-            )
-            mixtures = corpora.make_mixtures(
-                others, left_out, 0.0, _TEST_SEED, "closed", 0.2, num_mixtures
-            )
+        for heard, known, tests in validation.left_out_in_turn(
+            speech, noise, num_groups, num_mixtures
+        ):
             systems = _systems(corpora.training_mixtures(heard, known, config), config, num_bits)
-            scores.append(evaluation.evaluate(systems, mixtures))
+            scores.append(evaluation.evaluate(systems, tests))
         rows += [
             {"step": step, "method": same[0]["method"], "num_bits": same[0]["num_bits"]}
             | {name: float(np.mean([row[name] for row in same])) for name in ("sdr", "si_sdr")}
@@ -129,34 +122,21 @@ def _changed(config: Any, changes: _Changes) -> Any:
 
 
 def _define_flags() -> None:
-    launch.define_corpora()
-    launch.define_output("Record to write (.json).")
-    launch.define_train_config()
-    flags.DEFINE_list("lengths", ["25", "150"], "Code lengths to score.")
-    flags.DEFINE_integer("num_groups", 3, "Groups of noises that are left out together.", 2)
-    flags.DEFINE_integer("test_mixtures", 60, "Test mixtures of a group.", 1)
+    validation.define_flags()
     flags.DEFINE_bool("only_steps", False, "Leave out the changes to the recipe.")
-    flags.adopt_module_key_flags(launch)  # so that --help names them
+    flags.adopt_module_key_flags(validation)  # so that --help names them
 
 
 def main(argv: list[str]) -> None:
     """Flags, library, record."""
     del argv
-    values, config = flags.FLAGS, launch.train_config()
-    rate = config.stft.sample_rate
-    speech = corpora.load(corpora.list_speech(values.speech), rate)
-    noise = corpora.load(corpora.list_noise(values.noise), rate)
-    for loaded in (speech, noise):
-        corpora.report(loaded)
-    variants = ladder(config) | ({} if values.only_steps else changed(config))
-    settings: dict[str, Any] = {
-        "num_bits": [int(length) for length in values.lengths],
-        "num_groups": values.num_groups,
-        "num_mixtures": values.test_mixtures,
-    }
-    rows = unseen(speech, noise, variants, **settings)
-    records.write_json(values.output, records.record(rows, configs.to_dict(config) | settings))
-    print(records.table(rows, _COLUMNS))
+    only_steps = flags.FLAGS.only_steps
+
+    def score(speech: Loaded, noise: Loaded, config: TrainConfig, **settings: Any):
+        variants = ladder(config) | ({} if only_steps else changed(config))
+        return unseen(speech, noise, variants, **settings)
+
+    validation.run(score, _COLUMNS)
 
 
 if __name__ == "__main__":

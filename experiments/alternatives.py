@@ -1,0 +1,416 @@
+r"""What was tried in place of a part of the recipe: other bits, other searches, other averages.
+
+    python -m experiments.alternatives --recipe=general --speech DIR --noise DIR \
+        --output alternatives.json
+
+For validation, on training material alone, with noises left out in groups as in
+``experiments.unseen``. All rows of a group have the same training mixtures. Takes half an hour on
+two CPU cores.
+
+Letters: U utterances, T frames, F bins, N dictionary frames, Q queries, K neighbours, L bits,
+C bands.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from jax import Array
+
+from blsh_jax import (
+    boosting,
+    codes,
+    corpora,
+    evaluation,
+    masks,
+    noise_tracking,
+    refinement,
+    residual,
+    search,
+    separation,
+    spectra,
+    training,
+)
+from blsh_jax import config as configs
+from blsh_jax.codes import Hasher
+from blsh_jax.config import TrainConfig
+from blsh_jax.corpora import Loaded
+from blsh_jax.evaluation import System
+from blsh_jax.separation import Dictionary
+from blsh_jax.training import FrameSample
+from experiments import flags as launch
+from experiments import validation
+from experiments.workbench import random_hasher
+
+_COLUMNS = ["part", "alternative", "num_bits", "sdr", "si_sdr"]
+_MANY_NEIGHBORS = 80
+_SMOOTHING = 0.3  # of the frame before in a mask
+_NUM_GROUPS_OF_BANDS = 4
+_RATIO_STEPS = 15  # ratio masks of four bits
+_ROTATIONS = 50
+# Sharpness s of the search as refinement learns it, exp(a + b log(l / 8)): close to these a and b.
+_SHARPNESS = (0.25, -0.77)
+
+_Mask = Callable[[Array], Array]
+
+
+class _Material(NamedTuple):
+    """What the alternatives of one group of noises are made of."""
+
+    config: TrainConfig
+    mixtures: Any
+    sample: FrameSample
+    hasher: Hasher
+
+    def dictionary(self, hasher: Hasher) -> Dictionary:
+        """The sample under other hash functions."""
+        encoded = codes.encode(hasher, jnp.asarray(self.sample.frames))
+        packed = jnp.asarray(self.sample.masks)
+        return Dictionary(hasher, encoded, packed, self.config.stft.num_bins)
+
+    @property
+    def fitted(self) -> FrameSample:
+        """What hash functions are learned on."""
+        names, most = ("frames", "masks", "shares", "mixtures"), self.config.max_fit_frames
+        return self.sample._replace(**{name: getattr(self.sample, name)[:most] for name in names})
+
+
+def alternatives(
+    speech: Loaded,
+    noise: Loaded,
+    config: TrainConfig,
+    num_bits: Sequence[int],
+    num_groups: int,
+    num_mixtures: int,
+) -> list[dict[str, Any]]:
+    """A row per alternative and length: means over the groups of noises left out.
+
+    Args:
+        speech: utterances; every fifth is left out of training.
+        noise: noises.
+        config: the recipe.
+        num_bits: code lengths.
+        num_groups: groups of noises that are left out one after the other.
+        num_mixtures: test mixtures of a group.
+    """
+    scores = []
+    for heard, known, tests in validation.left_out_in_turn(speech, noise, num_groups, num_mixtures):
+        mixtures = corpora.training_mixtures(heard, known, config)
+        sample = training.sample_frames(mixtures, config, progress=True)
+        # Bits enough for the longest code: each length below is a prefix.
+        model, _ = training.learn(sample, config, {}, progress=True)
+        material = _Material(config, mixtures, sample, model.hasher)
+        systems = {
+            (part, name, length): _system(name, length, mask, config)
+            for part, makers in _ALTERNATIVES.items()
+            for name, make in makers.items()
+            for length, mask in make(material, num_bits).items()
+        }
+        rows = evaluation.evaluate(list(systems.values()), tests, progress=True)
+        scores.append(dict(zip(systems, rows, strict=True)))
+    return [
+        {"part": part, "alternative": name, "num_bits": length}
+        | {
+            score: float(np.mean([rows[part, name, length][score] for rows in scores]))
+            for score in ("sdr", "si_sdr")
+        }
+        for part, name, length in scores[0]
+    ]
+
+
+def _system(name: str, length: int, mask: _Mask, config: TrainConfig) -> System:
+    @jax.jit
+    def estimate(speech: Array, noise: Array) -> Array:
+        spectrum = spectra.stft(speech + noise, config.stft)
+        joined, _ = noise_tracking.join(mask(spectrum), spectrum, config.evidence)
+        return spectra.istft(masks.apply_mask(joined, spectrum), speech.shape[-1], config.stft)
+
+    return System(name, length, estimate)
+
+
+def _by_length(
+    material: _Material,
+    hasher: Hasher,
+    num_bits: Sequence[int],
+    search_masks: Callable[[Dictionary, Array], Array] | None = None,
+) -> dict[int, _Mask]:
+    """Masks by the first bits of a hasher; ``search_masks`` of a dictionary and its queries."""
+    longest, config = material.dictionary(hasher), material.config
+    found = search_masks or (lambda d, q: separation.estimate_mask(d, q, config.num_neighbors))
+
+    def with_length(length: int) -> _Mask:
+        dictionary = longest.prefix(length)
+
+        def mask(spectrum: Array) -> Array:
+            return found(dictionary, _queries(dictionary, spectrum, config)).reshape(spectrum.shape)
+
+        return mask
+
+    return {length: with_length(length) for length in num_bits}
+
+
+def _queries(dictionary: Dictionary, spectrum: Array, config: TrainConfig) -> Array:
+    frames = spectra.features(spectrum, config.features, config.stft)
+    return dictionary.encode(frames.reshape(-1, frames.shape[-1]))
+
+
+# Bits.
+
+
+def _recipe(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+    return _by_length(material, material.hasher, num_bits)
+
+
+def _random(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+    frames = jnp.asarray(material.fitted.frames)
+    hasher = random_hasher(material.config.seed, max(num_bits), frames)
+    return _by_length(material, hasher, num_bits)
+
+
+def _quantized_rotation(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+    """Every length has a rotation of its own, which mixes all its bits."""
+    frames = np.asarray(material.fitted.frames, np.float64)
+    found: dict[int, _Mask] = {}
+    for length in num_bits:
+        hasher = _rotated(frames, length, material.config.seed)
+        found |= _by_length(material, hasher, [length])
+    return found
+
+
+def _rotated(frames: np.ndarray, num_bits: int, seed: int) -> Hasher:
+    """Principal components, rotated until their values are near their signs.
+
+    Source: Y. Gong, S. Lazebnik, "Iterative Quantization: A Procrustean Approach to Learning Binary
+    Codes", CVPR 2011.
+    """
+    mean = frames.mean(axis=0)
+    axes = np.linalg.eigh(np.cov(frames.T))[1][:, ::-1][:, :num_bits]
+    reduced = (frames - mean) @ axes
+    rotation, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((num_bits, num_bits)))
+    for _ in range(_ROTATIONS):
+        signs = np.where(reduced @ rotation >= 0, 1.0, -1.0)
+        left, _, right = np.linalg.svd(signs.T @ reduced)
+        rotation = (left @ right).T
+    projections = (axes @ rotation).T
+    parts = projections, -projections @ mean, np.ones(num_bits)
+    return Hasher(*(jnp.asarray(part, jnp.float32) for part in parts))
+
+
+def _residuals(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+    hasher, _ = residual.fit(jnp.asarray(material.fitted.frames), max(num_bits))
+    return _by_length(material, hasher, num_bits)
+
+
+def _residuals_of_masks(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+    hasher, _ = residual.fit(
+        jnp.asarray(material.fitted.frames), max(num_bits), jnp.asarray(_mask_vectors(material))
+    )
+    return _by_length(material, hasher, num_bits)
+
+
+def _boosted(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+    return _by_length(material, _boost(material, num_bits), num_bits)
+
+
+def _boosted_on_masks(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+    hasher = _boost(material, num_bits, _mask_vectors(material))
+    return _by_length(material, hasher, num_bits)
+
+
+def _boosted_and_weighted(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+    """The first bits by weight count more in the search: similarity sum of beta_l [a_l = b_l]."""
+    k = material.config.num_neighbors
+
+    def search_masks(dictionary: Dictionary, queries: Array) -> Array:
+        found = search.weighted_hamming_top_k(queries, dictionary.codes, dictionary.hasher.betas, k)
+        return masks.average_masks(dictionary.masks, found.indices, dictionary.num_bins)
+
+    return _by_length(material, _boost(material, num_bits), num_bits, search_masks)
+
+
+def _boost(
+    material: _Material, num_bits: Sequence[int], target: np.ndarray | None = None
+) -> Hasher:
+    fit = material.config.fit
+    fit = configs.from_dict(type(fit), configs.to_dict(fit) | {"num_bits": max(num_bits)})
+    key = jax.random.key(material.config.seed)
+    return boosting.fit(material.fitted.frames, fit, key, target, progress=True)[0]
+
+
+def _mask_vectors(material: _Material) -> np.ndarray:
+    """(N, C) the part of each mel band that is speech, less its mean over all frames."""
+    shares = material.fitted.shares.astype(np.float32)
+    total = shares.sum(axis=1)
+    parts = shares[:, 0] / np.where(total > 0, total, 1)
+    return parts - parts.mean(axis=0)
+
+
+# Searches.
+
+
+def _groups_of_bands(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+    """Each group of mel bands has hash functions of its own, a search, and its neighbours' masks.
+
+    So speech and noise of a frame combine anew. A group has its part of the bits.
+    """
+    config, fitted, groups = material.config, material.fitted, _NUM_GROUPS_OF_BANDS
+    num_bands = fitted.shares.shape[-1]
+    group_of_band = np.arange(num_bands) * groups // num_bands
+    filters = np.asarray(spectra.mel_filters(num_bands, config.stft))
+    centres = (np.arange(len(filters)) @ filters) / filters.sum(axis=0)
+    of_bin = group_of_band[np.abs(np.arange(len(filters))[:, None] - centres).argmin(axis=1)]
+    found = []
+    for group in range(groups):
+        shares = np.where(group_of_band == group, fitted.shares, 0)
+        hasher = refinement.refine(
+            material.hasher.prefix(max(num_bits) // groups),
+            fitted.frames,
+            shares,
+            fitted.mixtures,
+            config.refine,
+            jax.random.key(config.seed),
+            progress=True,
+        )[0]
+        found.append(_by_length(material, hasher, [length // groups for length in num_bits]))
+
+    def with_length(length: int) -> _Mask:
+        def mask(spectrum: Array) -> Array:
+            each = jnp.stack([by_length[length // groups](spectrum) for by_length in found])
+            return each[jnp.asarray(of_bin), :, :, jnp.arange(len(of_bin))].transpose(1, 2, 0)
+
+        return mask
+
+    return {length: with_length(length) for length in num_bits}
+
+
+# Averages.
+
+
+def _more_neighbors(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+    estimate = lambda d, q: separation.estimate_mask(d, q, _MANY_NEIGHBORS)
+    return _by_length(material, material.hasher, num_bits, estimate)
+
+
+def _nearer_counts_more(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+    """Weights softmax(s h_q . h_r), the soft borders of the refinement, on the K nearest."""
+    k = material.config.num_neighbors
+
+    def search_masks(dictionary: Dictionary, queries: Array) -> Array:
+        length = dictionary.hasher.num_bits
+        found = search.hamming_top_k(queries, dictionary.codes, k, num_bits=length)
+        sharpness = math.exp(_SHARPNESS[0] + _SHARPNESS[1] * math.log(length / 8))
+        weights = jax.nn.softmax(-2 * sharpness * found.distances.astype(jnp.float32))
+        bits = codes.unpack_bits(dictionary.masks, dictionary.num_bins)
+        return _weighted_mean(bits, found.indices, weights)
+
+    return _by_length(material, material.hasher, num_bits, search_masks)
+
+
+def _smoothed(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+    def smooth(mask: _Mask) -> _Mask:
+        def smoothed(spectrum: Array) -> Array:
+            now = mask(spectrum)
+            before = jnp.concatenate([now[..., :1, :], now[..., :-1, :]], axis=-2)
+            return (1 - _SMOOTHING) * now + _SMOOTHING * before
+
+        return smoothed
+
+    return {length: smooth(mask) for length, mask in _recipe(material, num_bits).items()}
+
+
+def _ratio_masks(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+    """A dictionary of another draw of frames, whose masks are ideal ratio masks of four bits."""
+    config = material.config
+    frames, ratios = _draw_ratio_masks(material)
+    encoded = codes.encode(material.hasher, jnp.asarray(frames))
+    longest = Dictionary(material.hasher, encoded, jnp.asarray(ratios), config.stft.num_bins)
+
+    def with_length(length: int) -> _Mask:
+        dictionary = longest.prefix(length)
+        even = jnp.full((1, config.num_neighbors), 1 / config.num_neighbors)
+
+        def mask(spectrum: Array) -> Array:
+            nearest = dictionary.nearest(
+                _queries(dictionary, spectrum, config), config.num_neighbors
+            )
+            weights = jnp.broadcast_to(even, nearest.shape)
+            mean = _weighted_mean(dictionary.masks, nearest, weights) / _RATIO_STEPS
+            return mean.reshape(spectrum.shape)
+
+        return mask
+
+    return {length: with_length(length) for length in num_bits}
+
+
+def _draw_ratio_masks(material: _Material) -> tuple[np.ndarray, np.ndarray]:
+    """(N, D) float32 feature vectors, and (N, F) uint8, their ratio masks in steps of 1 / 15."""
+    config, rng = material.config, np.random.default_rng(material.config.seed)
+
+    @jax.jit
+    def analyse(speech: Array, noise: Array) -> tuple[Array, Array]:
+        parts = spectra.stft(speech, config.stft), spectra.stft(noise, config.stft)
+        ratio = masks.ideal_ratio_mask(*parts)
+        audible = masks.above(ratio > 0, config.lowest_speech_hz, config.stft)
+        ratio = jnp.where(audible, ratio, 0)
+        steps = jnp.round(ratio * _RATIO_STEPS).astype(jnp.uint8)
+        return spectra.features(parts[0] + parts[1], config.features, config.stft), steps
+
+    drawn: list[tuple[np.ndarray, ...]] = []
+    for batch in corpora.batches(material.mixtures, evaluation.BATCH_SIZE):
+        frames, steps = analyse(jnp.asarray(batch.speech), jnp.asarray(batch.noise))
+        within = spectra.frame_mask(jnp.asarray(batch.lengths), batch.speech.shape[-1], config.stft)
+        sound = np.asarray(within & (jnp.max(jnp.abs(frames), axis=-1) > 0))
+        chosen = sound & (rng.random(sound.shape) < config.dictionary_fraction)
+        drawn.append((np.asarray(frames)[chosen], np.asarray(steps)[chosen]))
+    frames, steps = (np.concatenate(same) for same in zip(*drawn, strict=True))
+    return frames, steps
+
+
+def _weighted_mean(values: Array, indices: Array, weights: Array) -> Array:
+    """Sum over k of weights (Q, K) times rows indices (Q, K) of values (N, F): (Q, F) float32."""
+    total = jnp.zeros((len(indices), values.shape[1]), jnp.float32)
+    for k in range(indices.shape[1]):
+        total += weights[:, k, None] * values[indices[:, k]].astype(jnp.float32)
+    return total
+
+
+_ALTERNATIVES: dict[str, dict[str, Callable[[_Material, Sequence[int]], dict[int, _Mask]]]] = {
+    "": {"the recipe": _recipe},
+    "bits": {
+        "LSH, random projections": _random,
+        "iterative quantization": _quantized_rotation,
+        "residuals, likeness of frames": _residuals,
+        "residuals, likeness of masks": _residuals_of_masks,
+        "boosted, likeness of frames": _boosted,
+        "boosted, likeness of masks": _boosted_on_masks,
+    },
+    "search": {
+        "boosted bits, weighted by beta": _boosted_and_weighted,
+        "four groups of bands, each with its part of the bits": _groups_of_bands,
+    },
+    "average": {
+        "80 neighbours": _more_neighbors,
+        "nearer neighbours count more": _nearer_counts_more,
+        "smoothed over time": _smoothed,
+        "ratio masks of four bits": _ratio_masks,
+    },
+}
+
+
+def _define_flags() -> None:
+    validation.define_flags()
+    flags.adopt_module_key_flags(validation)  # so that --help names them
+
+
+def main(argv: list[str]) -> None:
+    """Flags, library, record."""
+    del argv
+    validation.run(alternatives, _COLUMNS)
+
+
+if __name__ == "__main__":
+    launch.run(_define_flags, main)

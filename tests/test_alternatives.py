@@ -1,0 +1,114 @@
+"""What was tried in place of the recipe's parts."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from blsh_jax import corpora, spectra, training
+from blsh_jax.config import RECIPES, FitConfig, RefineConfig
+from experiments import alternatives
+
+GENERAL = RECIPES["general"]
+FIT = FitConfig(num_bits=16, block_size=100, fast_candidates=2, fast_steps=3)
+SMALL = dataclasses.replace(
+    GENERAL,
+    fit=FIT,
+    refine=RefineConfig(refine_steps=5, refine_queries=32, refine_answers=64),
+    variety=dataclasses.replace(GENERAL.variety, num_mixtures=24, mixture_seconds=1.0),
+    num_neighbors=5,
+)
+
+
+@pytest.fixture(scope="module")
+def trained(synthetic):
+    """The material of one group, and the recipe's model of it."""
+    mixtures = corpora.training_mixtures(*synthetic, SMALL)
+    sample = training.sample_frames(mixtures, SMALL)
+    model, _ = training.learn(sample, SMALL, {})
+    return alternatives._Material(SMALL, mixtures, sample, model.hasher), model
+
+
+def test_every_alternative_is_scored(synthetic):
+    rows = alternatives.alternatives(*synthetic, SMALL, [16], num_groups=2, num_mixtures=2)
+    named = {(row["part"], row["alternative"], row["num_bits"]): row["sdr"] for row in rows}
+    expected = {
+        (part, name, length)
+        for part, makers in alternatives._ALTERNATIVES.items()
+        for name in makers
+        for length in [16]
+    }
+    assert set(named) == expected and len(rows) == len(named)
+    assert np.isfinite(list(named.values())).all()
+    assert len(set(named.values())) == len(named)  # no two of them do the same
+
+
+def test_the_recipe_and_its_averages_are_what_the_model_does(trained):
+    material, model = trained
+    mixture = material.mixtures[0]
+    spectrum = spectra.stft(jnp.asarray((mixture.speech + mixture.noise)[None]), SMALL.stft)
+    frames = spectra.features(spectrum, SMALL.features, SMALL.stft)[0]
+    queries = model.dictionary.encode(frames)
+    nearest = np.asarray(model.dictionary.nearest(queries, SMALL.num_neighbors))
+    bits = np.unpackbits(material.sample.masks.view(np.uint8), axis=1, bitorder="little")[:, :513]
+    expected = bits[nearest].mean(axis=1)
+    mask = alternatives._recipe(material, [16])[16](spectrum)[0]
+    np.testing.assert_allclose(mask, expected, atol=1e-6)
+    smoothed = alternatives._smoothed(material, [16])[16](spectrum)[0]
+    np.testing.assert_allclose(smoothed[1:], 0.7 * expected[1:] + 0.3 * expected[:-1], atol=1e-6)
+    weighted = alternatives._nearer_counts_more(material, [16])[16](spectrum)[0]
+    codes = np.unpackbits(np.asarray(model.dictionary.codes).view(np.uint8), axis=1)
+    asked = np.unpackbits(np.asarray(queries).view(np.uint8), axis=1)
+    for query, near, found in zip(asked, nearest, np.asarray(weighted), strict=True):
+        distance = (codes[near] != query).sum(axis=1)
+        weights = np.exp(-2 * np.exp(0.25 - 0.77 * np.log(2)) * (distance - distance.min()))
+        np.testing.assert_allclose(found, weights @ bits[near] / weights.sum(), atol=1e-4)
+
+
+def test_iterative_quantization_comes_nearer_to_signs_than_its_start(trained):
+    material, _ = trained
+    frames = np.asarray(material.fitted.frames, np.float64)
+    hasher = alternatives._rotated(frames, 8, seed=0)
+    centered, rows = frames - frames.mean(axis=0), np.asarray(hasher.projections, np.float64)
+    np.testing.assert_allclose(rows @ rows.T, np.eye(8), atol=1e-4)
+    np.testing.assert_allclose(hasher.biases, -rows @ frames.mean(axis=0), atol=1e-4)
+    # The rotated axes span the first principal components.
+    variance = np.linalg.eigvalsh(np.cov(frames.T))[::-1][:8].sum()
+    rotated = centered @ rows.T
+    assert rotated.var(axis=0, ddof=1).sum() == pytest.approx(variance, rel=1e-3)
+    loss = lambda values: np.square(np.sign(values) - values).sum()
+    turned = [
+        loss(rotated @ np.linalg.qr(np.random.default_rng(seed).standard_normal((8, 8)))[0])
+        for seed in range(20)
+    ]
+    assert loss(rotated) < min(turned)
+
+
+def test_ratio_masks_are_drawn_with_the_frames_of_their_mixtures(trained):
+    material, _ = trained
+    everything = dataclasses.replace(SMALL, dictionary_fraction=1.0, lowest_speech_hz=50.0)
+    frames, steps = alternatives._draw_ratio_masks(material._replace(config=everything))
+    sample = training.sample_frames(material.mixtures, everything)
+    assert len(frames) == sample.num_seen and steps.max() == 15 and not steps[:, :4].any()
+    bits = np.unpackbits(sample.masks.view(np.uint8), axis=1, bitorder="little")[:, :513]
+    # A bin is speech where more than half of its energy is: a ratio mask above sqrt(1/2).
+    rows = {row.tobytes(): mask for row, mask in zip(sample.frames, bits, strict=True)}
+    agree = [
+        np.mean((mask > 15 * np.sqrt(0.5)) == rows[row.tobytes()])
+        for row, mask in zip(frames, steps, strict=True)
+        if row.tobytes() in rows
+    ]
+    assert len(agree) > 0.5 * len(frames) and np.mean(agree) > 0.97
+
+
+def test_jit_of_each_mask_is_one_function_of_the_spectrum(trained):
+    material, _ = trained
+    mixture = material.mixtures[1]
+    spectrum = spectra.stft(jnp.asarray((mixture.speech + mixture.noise)[None]), SMALL.stft)
+    for make in (alternatives._groups_of_bands, alternatives._ratio_masks):
+        mask = make(material, [16])[16]
+        found = jax.jit(mask)(spectrum)
+        assert found.shape == spectrum.shape and found.min() >= 0 and found.max() <= 1
+        np.testing.assert_allclose(found, mask(spectrum), atol=1e-6)
