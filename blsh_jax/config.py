@@ -310,7 +310,7 @@ class TrainConfig:
         max_dictionary_frames: the dictionary keeps at most so many of these frames, while
             projections are learned on more; 0 keeps all.
         lowest_speech_hz: what a recording of speech holds below counts as noise in the masks, as it
-            is rumble (``masks.above``); 0 counts everything, as published.
+            is rumble (``masks.without_rumble``); 0 counts everything, as published.
         max_fit_frames: projections are learned on at most this many of the frames.
         num_neighbors: K, the neighbours whose masks are averaged.
         evidence: how their masks are joined with the noise that the utterance shows.

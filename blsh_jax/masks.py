@@ -28,7 +28,7 @@ def ideal_binary_mask(speech: Array, noise: Array) -> Array:
     return jnp.abs(speech) > jnp.abs(noise)
 
 
-def above(mask: Array, lowest_hz: float, stft: StftConfig) -> Array:
+def without_rumble(mask: Array, lowest_hz: float, stft: StftConfig) -> Array:
     """A binary mask without the bins below a frequency.
 
     What recordings of speech hold below any voice is rumble of the room and of the microphone. A

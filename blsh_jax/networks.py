@@ -394,7 +394,7 @@ def _segments(
     speech_spectrum, noise_spectrum = spectra.stft(speech, stft), spectra.stft(noise, stft)
     frames = spectra.features(speech_spectrum + noise_spectrum, features, stft)
     binary = masks.ideal_binary_mask(speech_spectrum, noise_spectrum)
-    packed = masks.pack_masks(masks.above(binary, lowest_speech_hz, stft))
+    packed = masks.pack_masks(masks.without_rumble(binary, lowest_speech_hz, stft))
     missing = -frames.shape[1] % segment_frames
 
     def cut(array):

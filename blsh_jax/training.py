@@ -246,7 +246,7 @@ def _analyse(
     mixture = speech_spectrum + noise_spectrum
     frames = spectra.features(mixture, features, stft)
     binary = masks.ideal_binary_mask(speech_spectrum, noise_spectrum)
-    binary = masks.above(binary, lowest_speech_hz, stft)
+    binary = masks.without_rumble(binary, lowest_speech_hz, stft)
     filters = jnp.asarray(spectra.mel_filters(_NUM_BANDS, stft), frames.dtype)
     shares = masks.band_shares(binary, mixture, filters).astype(jnp.float16)
     within = spectra.frame_mask(lengths, speech.shape[-1], stft)

@@ -354,7 +354,7 @@ def _draw_ratio_masks(material: _Material) -> tuple[np.ndarray, np.ndarray]:
     def analyse(speech: Array, noise: Array) -> tuple[Array, Array]:
         parts = spectra.stft(speech, config.stft), spectra.stft(noise, config.stft)
         ratio = masks.ideal_ratio_mask(*parts)
-        audible = masks.above(ratio > 0, config.lowest_speech_hz, config.stft)
+        audible = masks.without_rumble(ratio > 0, config.lowest_speech_hz, config.stft)
         ratio = jnp.where(audible, ratio, 0)
         steps = jnp.round(ratio * _RATIO_STEPS).astype(jnp.uint8)
         return spectra.features(parts[0] + parts[1], config.features, config.stft), steps

@@ -22,10 +22,10 @@ def test_ratio_mask_is_the_part_of_the_energy():
 
 def test_bins_below_any_voice_are_noise():
     binary = jnp.ones((2, 513), bool).at[1, 100].set(False)
-    above = masks.above(binary, 50.0, CONFIG)
-    assert not above[:, :4].any()  # bins of 0, 15.6, 31.2 and 46.9 Hz
-    np.testing.assert_array_equal(above[:, 4:], binary[:, 4:])
-    np.testing.assert_array_equal(masks.above(binary, 0.0, CONFIG), binary)
+    found = masks.without_rumble(binary, 50.0, CONFIG)
+    assert not found[:, :4].any()  # bins of 0, 15.6, 31.2 and 46.9 Hz
+    np.testing.assert_array_equal(found[:, 4:], binary[:, 4:])
+    np.testing.assert_array_equal(masks.without_rumble(binary, 0.0, CONFIG), binary)
 
 
 def test_oracle_masks_separate_disjoint_bands():
