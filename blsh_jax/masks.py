@@ -6,10 +6,9 @@ K neighbours.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from blsh_jax import codes
+from blsh_jax import codes, spectra
 from blsh_jax.config import StftConfig
 
 
@@ -43,8 +42,8 @@ def without_rumble(mask: Array, lowest_hz: float, stft: StftConfig) -> Array:
     Returns:
         (..., F) bool.
     """
-    hertz = np.arange(stft.num_bins) * (stft.sample_rate / stft.window_length)
-    return mask & jnp.broadcast_to(jnp.asarray(hertz >= lowest_hz), mask.shape)
+    audible = jnp.asarray(spectra.bin_hertz(stft) >= lowest_hz)
+    return mask & jnp.broadcast_to(audible, mask.shape)
 
 
 def ideal_ratio_mask(speech: Array, noise: Array) -> Array:
@@ -98,6 +97,19 @@ def band_shares(binary_mask: Array, mixture: Array, filters: Array) -> Array:
     shares = jnp.matmul(shares, filters, precision=jax.lax.Precision.HIGHEST)
     total = jnp.sum(shares, axis=(-2, -1), keepdims=True)
     return shares / jnp.where(total > 0, total, jnp.ones_like(total))
+
+
+def speech_parts(shares: Array) -> Array:
+    """The part of each band that is speech: the mask of a band.
+
+    Args:
+        shares: (N, 2, C) floats of ``band_shares``.
+
+    Returns:
+        (N, C) in [0, 1]; 0 where the band is empty.
+    """
+    total = jnp.sum(shares, axis=1)
+    return shares[:, 0] / jnp.where(total > 0, total, jnp.ones_like(total))
 
 
 def pack_masks(masks: Array) -> Array:

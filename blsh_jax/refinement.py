@@ -32,6 +32,7 @@ import optax
 from jax import Array
 from tqdm import tqdm
 
+from blsh_jax import masks
 from blsh_jax.codes import Hasher, project, sign
 from blsh_jax.config import RefineConfig
 from blsh_jax.similarity import check_frames
@@ -177,16 +178,10 @@ def _loss(variables: _Variables, queries, answers, lengths: Array) -> Array:
     log_sharpness = sharpness[0] + sharpness[1] * jnp.log(lengths / _SHORTEST)
     same = mixtures[:, None] == other_mixtures[None]
     logits = jnp.where(same, _NEVER, jnp.exp(log_sharpness)[:, None] * agreement)
-    mask = jnp.matmul(jax.nn.softmax(logits), _masks(other_shares))
+    mask = jnp.matmul(jax.nn.softmax(logits), masks.speech_parts(other_shares))
     mask = jnp.clip(mask, _MARGIN, 1 - _MARGIN)
     speech, rest = shares[:, 0], shares[:, 1]
     return -jnp.mean(jnp.sum(speech * jnp.log(mask) + rest * jnp.log1p(-mask), axis=1))
-
-
-def _masks(shares: Array) -> Array:
-    """(R, C) the part of each band that is speech; 0 where the band is empty."""
-    total = jnp.sum(shares, axis=1)
-    return shares[:, 0] / jnp.where(total > 0, total, 1)
 
 
 def _soft_sign(activations: Array) -> Array:

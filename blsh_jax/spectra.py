@@ -229,6 +229,11 @@ def stack_frames(frames: Array, context: int) -> Array:
     return jnp.concatenate([padded[..., i : i + count, :] for i in range(context)], axis=-1)
 
 
+def bin_hertz(config: StftConfig) -> np.ndarray:
+    """(F,) float64, the frequency of each bin in Hz."""
+    return np.linspace(0, config.sample_rate / 2, config.num_bins)
+
+
 @functools.cache
 def mel_filters(num_mels: int, config: StftConfig) -> np.ndarray:
     """Triangular filters, equally spaced on the mel scale 2595 log10(1 + f / 700) from 0 Hz up.
@@ -243,7 +248,7 @@ def mel_filters(num_mels: int, config: StftConfig) -> np.ndarray:
     """
     top = 2595 * np.log10(1 + config.sample_rate / 2 / 700)
     edges = 700 * (10 ** (np.linspace(0, top, num_mels + 2) / 2595) - 1)
-    bins = np.linspace(0, config.sample_rate / 2, config.num_bins)[:, None]
+    bins = bin_hertz(config)[:, None]
     lower, center, upper = edges[:-2], edges[1:-1], edges[2:]
     rising = (bins - lower) / (center - lower)
     falling = (upper - bins) / (upper - center)

@@ -11,9 +11,11 @@ Letters: U utterances, T frames, F bins, N dictionary frames, Q queries, K neigh
 C bands.
 """
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,10 +37,8 @@ from blsh_jax import (
     spectra,
     training,
 )
-from blsh_jax import config as configs
 from blsh_jax.codes import Hasher
 from blsh_jax.config import TrainConfig
-from blsh_jax.corpora import Loaded
 from blsh_jax.evaluation import System
 from blsh_jax.separation import Dictionary
 from blsh_jax.training import FrameSample
@@ -58,7 +58,8 @@ _SHARPNESS = (0.25, -0.77)
 _Mask = Callable[[Array], Array]
 
 
-class _Material(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Material:
     """What the alternatives of one group of noises are made of."""
 
     config: TrainConfig
@@ -78,30 +79,31 @@ class _Material(NamedTuple):
         names, most = ("frames", "masks", "shares", "mixtures"), self.config.max_fit_frames
         return self.sample._replace(**{name: getattr(self.sample, name)[:most] for name in names})
 
+    @functools.cached_property
+    def boosted(self) -> Hasher:
+        """Bits boosted on the likeness of frames."""
+        return self.boost(None)
+
+    def boost(self, target: np.ndarray | None) -> Hasher:
+        """Bits boosted on the likeness of ``target``, or of frames."""
+        key = jax.random.key(self.config.seed)
+        return boosting.fit(self.fitted.frames, self.config.fit, key, target, progress=True)[0]
+
 
 def alternatives(
-    speech: Loaded,
-    noise: Loaded,
-    config: TrainConfig,
-    num_bits: Sequence[int],
-    num_groups: int,
-    num_mixtures: int,
+    groups: Sequence[validation.Group], config: TrainConfig, num_bits: Sequence[int]
 ) -> list[dict[str, Any]]:
     """A row per alternative and length: means over the groups of noises left out.
 
     Args:
-        speech: utterances; every fifth is left out of training.
-        noise: noises.
-        config: the recipe.
+        groups: of ``validation.left_out_in_turn``.
+        config: the recipe; its codes are as long as the longest length, or longer.
         num_bits: code lengths.
-        num_groups: groups of noises that are left out one after the other.
-        num_mixtures: test mixtures of a group.
     """
     scores = []
-    for heard, known, tests in validation.left_out_in_turn(speech, noise, num_groups, num_mixtures):
-        mixtures = corpora.training_mixtures(heard, known, config)
+    for group in groups:
+        mixtures = corpora.training_mixtures(group.speech, group.noise, config)
         sample = training.sample_frames(mixtures, config, progress=True)
-        # Bits enough for the longest code: each length below is a prefix.
         model, _ = training.learn(sample, config, {}, progress=True)
         material = _Material(config, mixtures, sample, model.hasher)
         systems = {
@@ -110,7 +112,7 @@ def alternatives(
             for name, make in makers.items()
             for length, mask in make(material, num_bits).items()
         }
-        rows = evaluation.evaluate(list(systems.values()), tests, progress=True)
+        rows = evaluation.evaluate(list(systems.values()), group.tests, progress=True)
         scores.append(dict(zip(systems, rows, strict=True)))
     return [
         {"part": part, "alternative": name, "num_bits": length}
@@ -167,7 +169,7 @@ def _recipe(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
 
 def _random(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
     frames = jnp.asarray(material.fitted.frames)
-    hasher = random_hasher(material.config.seed, max(num_bits), frames)
+    hasher = random_hasher(material.config.seed, material.config.fit.num_bits, frames)
     return _by_length(material, hasher, num_bits)
 
 
@@ -201,51 +203,39 @@ def _rotated(frames: np.ndarray, num_bits: int, seed: int) -> Hasher:
 
 
 def _residuals(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
-    hasher, _ = residual.fit(jnp.asarray(material.fitted.frames), max(num_bits))
+    hasher, _ = residual.fit(jnp.asarray(material.fitted.frames), material.config.fit.num_bits)
     return _by_length(material, hasher, num_bits)
 
 
 def _residuals_of_masks(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
-    hasher, _ = residual.fit(
-        jnp.asarray(material.fitted.frames), max(num_bits), jnp.asarray(_mask_vectors(material))
-    )
+    frames, target = jnp.asarray(material.fitted.frames), jnp.asarray(_mask_vectors(material))
+    hasher, _ = residual.fit(frames, material.config.fit.num_bits, target)
     return _by_length(material, hasher, num_bits)
 
 
 def _boosted(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
-    return _by_length(material, _boost(material, num_bits), num_bits)
+    return _by_length(material, material.boosted, num_bits)
 
 
 def _boosted_on_masks(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
-    hasher = _boost(material, num_bits, _mask_vectors(material))
+    hasher = material.boost(_mask_vectors(material))
     return _by_length(material, hasher, num_bits)
 
 
 def _boosted_and_weighted(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
-    """The first bits by weight count more in the search: similarity sum of beta_l [a_l = b_l]."""
+    """Bits of a larger beta count more in the search: similarity sum of beta_l [a_l = b_l]."""
     k = material.config.num_neighbors
 
     def search_masks(dictionary: Dictionary, queries: Array) -> Array:
         found = search.weighted_hamming_top_k(queries, dictionary.codes, dictionary.hasher.betas, k)
         return masks.average_masks(dictionary.masks, found.indices, dictionary.num_bins)
 
-    return _by_length(material, _boost(material, num_bits), num_bits, search_masks)
-
-
-def _boost(
-    material: _Material, num_bits: Sequence[int], target: np.ndarray | None = None
-) -> Hasher:
-    fit = material.config.fit
-    fit = configs.from_dict(type(fit), configs.to_dict(fit) | {"num_bits": max(num_bits)})
-    key = jax.random.key(material.config.seed)
-    return boosting.fit(material.fitted.frames, fit, key, target, progress=True)[0]
+    return _by_length(material, material.boosted, num_bits, search_masks)
 
 
 def _mask_vectors(material: _Material) -> np.ndarray:
     """(N, C) the part of each mel band that is speech, less its mean over all frames."""
-    shares = material.fitted.shares.astype(np.float32)
-    total = shares.sum(axis=1)
-    parts = shares[:, 0] / np.where(total > 0, total, 1)
+    parts = np.asarray(masks.speech_parts(jnp.asarray(material.fitted.shares, jnp.float32)))
     return parts - parts.mean(axis=0)
 
 
@@ -267,7 +257,7 @@ def _groups_of_bands(material: _Material, num_bits: Sequence[int]) -> dict[int, 
     for group in range(groups):
         shares = np.where(group_of_band == group, fitted.shares, 0)
         hasher = refinement.refine(
-            material.hasher.prefix(max(num_bits) // groups),
+            material.hasher.prefix(config.fit.num_bits // groups),
             fitted.frames,
             shares,
             fitted.mixtures,

@@ -17,7 +17,6 @@ from absl import flags
 
 from blsh_jax import corpora, evaluation, training
 from blsh_jax.config import TrainConfig
-from blsh_jax.corpora import Loaded
 from blsh_jax.evaluation import System
 from experiments import flags as launch
 from experiments import validation
@@ -66,32 +65,22 @@ def changed(recipe: TrainConfig) -> dict[str, TrainConfig]:
 
 
 def unseen(
-    speech: Loaded,
-    noise: Loaded,
-    variants: dict[str, TrainConfig],
-    num_bits: Sequence[int],
-    num_groups: int,
-    num_mixtures: int,
+    groups: Sequence[validation.Group], variants: dict[str, TrainConfig], num_bits: Sequence[int]
 ) -> list[dict[str, Any]]:
     """A row per variant and system: means over the groups of noises left out.
 
     Args:
-        speech: utterances; every fifth is left out of training.
-        noise: noises.
+        groups: of ``validation.left_out_in_turn``.
         variants: configurations by name.
         num_bits: code lengths.
-        num_groups: groups of noises that are left out one after the other.
-        num_mixtures: test mixtures of a group.
     """
     rows = []
     for step, config in variants.items():
         print(step, flush=True)
         scores = []
-        for heard, known, tests in validation.left_out_in_turn(
-            speech, noise, num_groups, num_mixtures
-        ):
-            systems = _systems(corpora.training_mixtures(heard, known, config), config, num_bits)
-            scores.append(evaluation.evaluate(systems, tests))
+        for group in groups:
+            mixtures = corpora.training_mixtures(group.speech, group.noise, config)
+            scores.append(evaluation.evaluate(_systems(mixtures, config, num_bits), group.tests))
         rows += [
             {"step": step, "method": same[0]["method"], "num_bits": same[0]["num_bits"]}
             | {name: float(np.mean([row[name] for row in same])) for name in ("sdr", "si_sdr")}
@@ -132,9 +121,9 @@ def main(argv: list[str]) -> None:
     del argv
     only_steps = flags.FLAGS.only_steps
 
-    def score(speech: Loaded, noise: Loaded, config: TrainConfig, **settings: Any):
+    def score(groups: list[validation.Group], config: TrainConfig, num_bits: list[int]):
         variants = ladder(config) | ({} if only_steps else changed(config))
-        return unseen(speech, noise, variants, **settings)
+        return unseen(groups, variants, num_bits)
 
     validation.run(score, _COLUMNS)
 

@@ -4,8 +4,8 @@ Noises are dealt into groups; each group in turn is what a model has not heard. 
 are trained on, the others are scored.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
@@ -20,10 +20,24 @@ _TEST_SEED = 1
 _Rows = list[dict[str, Any]]
 
 
+class Group(NamedTuple):
+    """Noises that are left out together.
+
+    Attributes:
+        speech: utterances to train on.
+        noise: noises to train on: all that are not left out.
+        tests: mixtures of the other speakers in the noises left out.
+    """
+
+    speech: Loaded
+    noise: Loaded
+    tests: Mixtures
+
+
 def left_out_in_turn(
     speech: Loaded, noise: Loaded, num_groups: int, num_mixtures: int
-) -> Iterator[tuple[Loaded, Loaded, Mixtures]]:
-    """For each group of noises: speech and noise to train on, and mixtures of all others.
+) -> list[Group]:
+    """Deal noises into groups, each of which is what a model has not heard.
 
     Args:
         speech: utterances; every fifth is left out of training.
@@ -33,15 +47,17 @@ def left_out_in_turn(
     """
     every = np.arange(len(speech))
     heard, others = speech.some(every[every % 5 != 4]), speech.some(every[every % 5 == 4])
-    groups = np.arange(len(noise)) % num_groups
+    group_of = np.arange(len(noise)) % num_groups
+    groups = []
     for group in range(num_groups):
         known, left_out = (
-            noise.some(np.flatnonzero(chosen)) for chosen in (groups != group, groups == group)
+            noise.some(np.flatnonzero(chosen)) for chosen in (group_of != group, group_of == group)
         )
         tests = corpora.make_mixtures(
             others, left_out, 0.0, _TEST_SEED, "closed", 0.2, num_mixtures
         )
-        yield heard, known, tests
+        groups.append(Group(heard, known, tests))
+    return groups
 
 
 def define_flags() -> None:
@@ -55,29 +71,22 @@ def define_flags() -> None:
     flags.adopt_module_key_flags(launch)  # so that --help names them
 
 
-def run(score: Callable[..., _Rows], columns: list[str]) -> None:
+def run(score: Callable[[list[Group], TrainConfig, list[int]], _Rows], columns: list[str]) -> None:
     """Score on the corpora that the flags name, write the record, print the table.
 
     Args:
-        score: (speech, noise, config, num_bits, num_groups, num_mixtures) to rows.
+        score: groups, the configuration and code lengths to rows.
         columns: of the rows, to print.
     """
     values, config = flags.FLAGS, launch.train_config()
-    speech, noise = _load(values, config)
-    settings: dict[str, Any] = {
-        "num_bits": [int(length) for length in values.lengths],
-        "num_groups": values.num_groups,
-        "num_mixtures": values.test_mixtures,
-    }
-    rows = score(speech, noise, config, **settings)
-    records.write_json(values.output, records.record(rows, configs.to_dict(config) | settings))
-    print(records.table(rows, columns))
-
-
-def _load(values: Any, config: TrainConfig) -> tuple[Loaded, Loaded]:
     rate = config.stft.sample_rate
     speech = corpora.load(corpora.list_speech(values.speech), rate)
     noise = corpora.load(corpora.list_noise(values.noise), rate)
     for loaded in (speech, noise):
         corpora.report(loaded)
-    return speech, noise
+    dealt = {"num_groups": values.num_groups, "num_mixtures": values.test_mixtures}
+    num_bits = [int(length) for length in values.lengths]
+    rows = score(left_out_in_turn(speech, noise, **dealt), config, num_bits)
+    settings = {"num_bits": num_bits} | dealt
+    records.write_json(values.output, records.record(rows, configs.to_dict(config) | settings))
+    print(records.table(rows, columns))

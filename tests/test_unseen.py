@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from blsh_jax.config import RECIPES, FitConfig, RefineConfig, TrainConfig
-from experiments import denoisers, rotation, unseen
+from experiments import denoisers, rotation, unseen, validation
 
 GENERAL = RECIPES["general"]
 SMALL = dataclasses.replace(
@@ -37,8 +37,22 @@ def test_every_change_changes_one_thing():
         assert len(different) == 1, name
 
 
+def test_what_is_left_out_is_not_trained_on(synthetic):
+    speech, noise = synthetic
+    groups = validation.left_out_in_turn(speech, noise, num_groups=3, num_mixtures=6)
+    tested = [{r.key for r in group.tests.noise.recordings} for group in groups]
+    assert set.union(*tested) == {r.key for r in noise.recordings}
+    assert sum(map(len, tested)) == len(noise)
+    for group, left_out in zip(groups, tested, strict=True):
+        assert left_out.isdisjoint(r.key for r in group.noise.recordings)
+        others = {r.key for r in group.tests.speech.recordings}
+        assert others.isdisjoint(r.key for r in group.speech.recordings)
+        assert len(group.tests) == 6
+
+
 def test_unseen_scores_every_variant_on_noises_left_out(synthetic):
-    rows = unseen.unseen(*synthetic, {"recipe": SMALL}, (5, 12), num_groups=2, num_mixtures=5)
+    groups = validation.left_out_in_turn(*synthetic, num_groups=2, num_mixtures=5)
+    rows = unseen.unseen(groups, {"recipe": SMALL}, (5, 12))
     systems = [(row["method"], row["num_bits"]) for row in rows]
     assert systems == [("knn", None), ("lsh", 5), ("lsh", 12), ("blsh", 5), ("blsh", 12)]
     assert {row["step"] for row in rows} == {"recipe"}
