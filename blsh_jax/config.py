@@ -272,18 +272,24 @@ class EvidenceConfig:
     Attributes:
         mask_weight: weight of the log-odds of the mean of the neighbours' masks.
         snr_weight: weight of the log of the signal-to-noise ratio that the utterance itself shows
-            in a bin; 0 leaves the mean of the masks as it is, as published.
+            in a bin.
+        past_snr_weight: weight of the log of that ratio over the bin's past. With 0 for both the
+            mean of the masks stays as it is, as published.
     """
 
     mask_weight: float = 1.0
     snr_weight: float = 0.0
+    past_snr_weight: float = 0.0
 
     def __post_init__(self):
-        if self.mask_weight < 0 or self.snr_weight < 0:
-            raise ValueError(
-                f"mask_weight is {self.mask_weight} and snr_weight {self.snr_weight}: give 0 or "
-                "more"
-            )
+        for name, weight in dataclasses.asdict(self).items():
+            if weight < 0:
+                raise ValueError(f"{name} is {weight}: give 0 or more")
+
+    @property
+    def tracks_noise(self) -> bool:
+        """Whether anything but the neighbours' masks counts."""
+        return self.snr_weight > 0 or self.past_snr_weight > 0
 
 
 MASK_ALONE = EvidenceConfig()
@@ -358,7 +364,7 @@ RECIPES: dict[str, TrainConfig] = {
         dictionary_fraction=0.08,
         lowest_speech_hz=50.0,
         num_neighbors=40,
-        evidence=EvidenceConfig(mask_weight=1.3, snr_weight=0.45),
+        evidence=EvidenceConfig(snr_weight=0.35, past_snr_weight=0.3),
     ),
 }
 """What a run starts from: the published method, or what separates unknown noise best."""

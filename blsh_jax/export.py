@@ -21,7 +21,6 @@ from blsh_jax._version import __version__
 from blsh_jax.config import StftConfig, TrainConfig
 from blsh_jax.files import replacing
 from blsh_jax.model import Model
-from blsh_jax.streaming import State
 
 _C_SOURCES = ("blsh.h", "blsh.c", "example.c")
 _PLATFORMS = ("cpu", "cuda", "tpu")
@@ -100,8 +99,11 @@ def write_stablehlo(model: Model, folder: Path) -> list[Path]:
         raise RuntimeError("jax.export needs flatbuffers: pip install 'blsh_jax[export]'")
     config = model.config
     hop = jax.ShapeDtypeStruct((1, config.stft.hop_length), jnp.float32)
-    shapes = jax.eval_shape(lambda: streaming.init(config))
-    exported = jax.export.export(jax.jit(_flat_step(model)), platforms=_PLATFORMS)(*shapes, hop)
+    state = jax.eval_shape(lambda: streaming.init(config))
+    named, structure = jax.tree_util.tree_flatten_with_path(state)
+    arguments = [(path[-1].name, shape) for path, shape in named] + [("hop", hop)]
+    step = jax.jit(_flat_step(model, structure))
+    exported = jax.export.export(step, platforms=_PLATFORMS)(*(shape for _, shape in arguments))
     facts = {
         "library": __version__,
         "sample_rate": config.stft.sample_rate,
@@ -109,7 +111,7 @@ def write_stablehlo(model: Model, folder: Path) -> list[Path]:
         "platforms": _PLATFORMS,
         "arguments": [
             {"name": name, "shape": shape.shape, "dtype": str(shape.dtype)}
-            for name, shape in zip((*State._fields, "hop"), (*shapes, hop), strict=True)
+            for name, shape in arguments
         ],
     }
     return [
@@ -119,12 +121,13 @@ def write_stablehlo(model: Model, folder: Path) -> list[Path]:
     ]
 
 
-def _flat_step(model: Model):
+def _flat_step(model: Model, structure: jax.tree_util.PyTreeDef):
     """``streaming.step`` of arrays only, as other runtimes know no named tuples."""
 
     def step(*arrays: Array) -> tuple[Array, ...]:
-        state, speech = streaming.step(model, State(*arrays[:-1]), arrays[-1])
-        return (*state, speech)
+        state = jax.tree.unflatten(structure, arrays[:-1])
+        state, speech = streaming.step(model, state, arrays[-1])
+        return (*jax.tree.leaves(state), speech)
 
     return step
 
@@ -157,7 +160,7 @@ def _sizes(model: Model) -> str:
         "FRAMES": model.dictionary.num_frames,
         "MASK_WORDS": model.dictionary.masks.shape[1],
         "NEIGHBORS": config.num_neighbors,
-        "TRACKING": int(config.evidence.snr_weight > 0),
+        "TRACKING": int(config.evidence.tracks_noise),
     }
     lines = [f"#define BLSH_{name} {value}" for name, value in names.items()]
     return f"/* Made by blsh_jax {__version__}. */\n" + "\n".join(lines) + "\n"
@@ -174,7 +177,7 @@ def _tables(model: Model) -> Iterator[str]:
     if config.features.levels:
         yield from _mel_tables("blsh_level", config.features.levels, config.stft)
         yield f"#define BLSH_LEVEL_RANGE_DB {spectra.LEVEL_RANGE_DB}f\n"
-    if config.evidence.snr_weight:
+    if config.evidence.tracks_noise:
         constants = noise_tracking.constants(config.evidence)
         yield "".join(f"#define BLSH_{k.upper()} {v:.8e}f\n" for k, v in constants.items())
     yield _table("float", "blsh_projections", model.hasher.projections)

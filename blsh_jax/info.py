@@ -51,7 +51,7 @@ def cost(model: Model) -> Cost:
     config, dictionary = model.config, model.dictionary
     bits, features = model.hasher.projections.shape
     bins, k = config.stft.num_bins, config.num_neighbors
-    tracking = noise_tracking.OPERATIONS_PER_BIN * bins if config.evidence.snr_weight else 0
+    tracking = noise_tracking.OPERATIONS_PER_BIN * bins if config.evidence.tracks_noise else 0
     floors = config.features.levels * config.features.floor_frames
     return Cost(
         transform=2 * _real_fft_operations(config.stft.window_length),
@@ -74,7 +74,7 @@ def model_bytes(model: Model) -> dict[str, int]:
 
 def state_bytes(model: Model) -> int:
     """Bytes that a stream carries from hop to hop, for one channel."""
-    return sum(array.nbytes for array in streaming.init(model.config))
+    return sum(array.nbytes for array in jax.tree.leaves(streaming.init(model.config)))
 
 
 def real_time_factor(model: Model, hops: int) -> float:

@@ -5,14 +5,16 @@
 The neighbours were recorded in other noise. Where they find little speech, the mixture shows its
 own: per bin, the running mean of the magnitudes, weighted by the absence of speech. Against that
 noise spectrum N the last frame's estimate and the frame at hand give the a-priori signal-to-noise
-ratio xi of Ephraim and Malah. Two sources say how likely a bin is speech: the mask p, by the odds
-p / (1 - p), and the ratio xi. Their evidence adds up as logarithms:
+ratio xi of Ephraim and Malah. And what was kept of the bin so far, over what was taken away, is its
+past ratio rho: where there was much speech and little noise, speech is likely again. Three sources
+say how likely a bin is speech: the mask p, by the odds p / (1 - p), and the ratios xi and rho.
+Their evidence adds up as logarithms:
 
-    joined mask = sigmoid(a log(p / (1 - p)) + b log(xi))
+    joined mask = sigmoid(a log(p / (1 - p)) + b log(xi) + c log(rho))
 
-With a = 1 and b = 0 that is the neighbours' mask, with a = 0 and b = 1 the Wiener gain
-xi / (1 + xi). What xi says is limited at both ends. A frame needs nothing of later ones, and a gain
-of the whole signal changes nothing.
+With a = 1 and b = c = 0 that is the neighbours' mask, with b = 1 and a = c = 0 the Wiener gain
+xi / (1 + xi). What the ratios say is limited at both ends. A frame needs nothing of later ones, and
+a gain of the whole signal changes nothing.
 
 Letters: T frames, F bins.
 Source: Y. Ephraim, D. Malah, "Speech enhancement using a minimum mean-square error short-time
@@ -31,7 +33,7 @@ from jax import Array
 from blsh_jax.config import EvidenceConfig
 
 # Chosen with the recipe: docs/unseen_noise.md says on what.
-_NOISE_MEMORY = 0.99  # 1.6 seconds
+_MEMORY = 0.99  # of noise, and of the past: 1.6 seconds
 _SPEECH_MEMORY = 0.94
 # Magnitudes that stand out of the noise weigh less: half where the energy ratio is 1 / _OUTLIERS.
 _OUTLIERS = 0.25
@@ -39,7 +41,7 @@ _LEAST_RATIO = 10 ** (-20 / 10)
 # What stands out further is no more likely to be speech: a noise that comes in bursts does, too.
 _MOST_RATIO = 10 ** (17 / 10)
 _CERTAINTY = 0.99  # neighbours that all agree may still be wrong
-OPERATIONS_PER_BIN = 40  # a logarithm, a root or an exponential counts as one
+OPERATIONS_PER_BIN = 53  # a logarithm, a root or an exponential counts as one
 
 
 class NoiseTrack(NamedTuple):
@@ -49,11 +51,24 @@ class NoiseTrack(NamedTuple):
         noise_magnitude: (..., F) float32, weighted sum of the magnitudes of the noise.
         noise_weight: (..., F) float32, sum of the weights.
         speech_energy: (..., F) float32, energy of the last frame's speech estimate.
+        past_speech: (..., F) float32, sum of the energies of what was kept.
+        past_rest: (..., F) float32, sum of the energies of what was taken away.
     """
 
     noise_magnitude: Array
     noise_weight: Array
     speech_energy: Array
+    past_speech: Array
+    past_rest: Array
+
+
+def nothing_heard(shape: tuple[int, ...]) -> NoiseTrack:
+    """The track before the first frame.
+
+    Args:
+        shape: (..., F).
+    """
+    return NoiseTrack(*(jnp.zeros(shape, jnp.float32) for _ in NoiseTrack._fields))
 
 
 def join(
@@ -64,15 +79,15 @@ def join(
     Args:
         mask: (..., T, F) float32 in [0, 1].
         mixture: (..., T, F) complex64.
-        evidence: weights of the two sources; without weight on the ratio the mask stays as it is.
+        evidence: weights of the three sources; without weight on the ratios the mask stays as it
+            is.
         track: after the frame before the first; default: nothing was heard.
 
     Returns:
         (..., T, F) float32 in [0, 1], and the track after the last frame.
     """
-    zeros = jnp.zeros((*mask.shape[:-2], mask.shape[-1]), mask.dtype)
-    start = NoiseTrack(zeros, zeros, zeros) if track is None else track
-    if evidence.snr_weight == 0:
+    start = nothing_heard((*mask.shape[:-2], mask.shape[-1])) if track is None else track
+    if not evidence.tracks_noise:
         return mask, start
 
     def step(track: NoiseTrack, frame: tuple[Array, Array]) -> tuple[NoiseTrack, Array]:
@@ -86,7 +101,7 @@ def join(
 def constants(evidence: EvidenceConfig) -> dict[str, float]:
     """Every number in the formula by name, for other languages."""
     return {
-        "noise_memory": _NOISE_MEMORY,
+        "memory": _MEMORY,
         "speech_memory": _SPEECH_MEMORY,
         "outliers": _OUTLIERS,
         "least_ratio": _LEAST_RATIO,
@@ -105,15 +120,21 @@ def _join_frame(
     # Digital silence says nothing of noise, and what is far above the noise is hardly noise.
     heard = (1 - presence) / (1 + _OUTLIERS * _ratio(energy, noise))
     weight = jnp.where(energy > 0, heard, 0.0)
-    magnitude = _NOISE_MEMORY * track.noise_magnitude + weight * jnp.sqrt(energy)
-    total = _NOISE_MEMORY * track.noise_weight + weight
+    magnitude = _MEMORY * track.noise_magnitude + weight * jnp.sqrt(energy)
+    total = _MEMORY * track.noise_weight + weight
     noise = _noise_energy(magnitude, total)
     now = jnp.maximum(_ratio(energy, noise) - 1, 0.0)
     ratio = _SPEECH_MEMORY * _ratio(track.speech_energy, noise) + (1 - _SPEECH_MEMORY) * now
-    log_odds = jnp.log(presence) - jnp.log1p(-presence)
-    log_ratio = jnp.log(jnp.clip(ratio, _LEAST_RATIO, _MOST_RATIO))
-    joined = jax.nn.sigmoid(evidence.mask_weight * log_odds + evidence.snr_weight * log_ratio)
-    return NoiseTrack(magnitude, total, jnp.square(joined) * energy), joined
+    past = jnp.where(track.past_rest > 0, _ratio(track.past_speech, track.past_rest), 1.0)
+    log_odds = (
+        evidence.mask_weight * (jnp.log(presence) - jnp.log1p(-presence))
+        + evidence.snr_weight * _limited_log(ratio)
+        + evidence.past_snr_weight * _limited_log(past)
+    )
+    joined = jax.nn.sigmoid(log_odds)
+    speech, rest = jnp.square(joined) * energy, jnp.square(1 - joined) * energy
+    past_speech, past_rest = _MEMORY * track.past_speech + speech, _MEMORY * track.past_rest + rest
+    return NoiseTrack(magnitude, total, speech, past_speech, past_rest), joined
 
 
 def _noise_energy(magnitude: Array, weight: Array) -> Array:
@@ -124,3 +145,7 @@ def _noise_energy(magnitude: Array, weight: Array) -> Array:
 def _ratio(energy: Array, noise: Array) -> Array:
     """Energy over noise; 0 where no noise was heard."""
     return energy / jnp.where(noise > 0, noise, jnp.inf)
+
+
+def _limited_log(ratio: Array) -> Array:
+    return jnp.log(jnp.clip(ratio, _LEAST_RATIO, _MOST_RATIO))

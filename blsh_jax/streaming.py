@@ -35,8 +35,7 @@ class State(NamedTuple):
         bands: (C, J, M) float32, mel magnitudes of the frames before ``spectra``, whose least are
             the noise floors; J = 0 for features without levels.
         spectra: (C, 2 R, F) complex64, newest spectra of the input.
-        noise_magnitude, noise_weight, speech_energy: (C, F) float32, the ``NoiseTrack`` after the
-            newest frame whose mask is known.
+        track: (C, F) float32 each, after the newest frame whose mask is known.
         masked: (C, P - 1, F) complex64, newest spectra of the output.
         gains: (C, P - 1) float32, their mean gains of the highest bins.
     """
@@ -44,9 +43,7 @@ class State(NamedTuple):
     samples: Array
     bands: Array
     spectra: Array
-    noise_magnitude: Array
-    noise_weight: Array
-    speech_energy: Array
+    track: NoiseTrack
     masked: Array
     gains: Array
 
@@ -87,7 +84,7 @@ def init(config: TrainConfig, channels: int = 1) -> State:
         jnp.zeros((channels, window - hop), jnp.float32),
         jnp.zeros((channels, *levels), jnp.float32),
         jnp.zeros((channels, 2 * reach, bins), jnp.complex64),
-        *NoiseTrack(*3 * [jnp.zeros((channels, bins), jnp.float32)]),
+        noise_tracking.nothing_heard((channels, bins)),
         jnp.zeros((channels, past, bins), jnp.complex64),
         jnp.zeros((channels, past), jnp.float32),
     )
@@ -171,8 +168,7 @@ def _advance(
     frames = spectra.features(spectrum, features, stft, state.bands)[:, ready]
     queries = dictionary.encode(frames.reshape(-1, frames.shape[-1]))
     mask = separation.estimate_mask(dictionary, queries, k).reshape(*frames.shape[:2], -1)
-    track = NoiseTrack(state.noise_magnitude, state.noise_weight, state.speech_energy)
-    mask, track = noise_tracking.join(mask, spectrum[:, ready], evidence, track)
+    mask, track = noise_tracking.join(mask, spectrum[:, ready], evidence, state.track)
     mask = jnp.maximum(mask, jnp.broadcast_to(floor, mask.shape))
     masked = jnp.concatenate([state.masked, masks.apply_mask(mask, spectrum[:, ready])], axis=1)
     gains = jnp.concatenate([state.gains, _high_gains(mask)], axis=1)
@@ -181,7 +177,7 @@ def _advance(
         heard[:, samples.shape[-1] :],
         _following_bands(state, spectrum[:, :hops], features, stft),
         spectrum[:, hops:],
-        *track,
+        track,
         masked[:, hops:],
         gains[:, hops:],
     )

@@ -1,4 +1,4 @@
-r"""What was tried in place of a part of the recipe: other bits, other searches, other averages.
+r"""What was tried in place of parts of the recipe: other bits, searches, averages, evidence.
 
     python -m experiments.alternatives --recipe=general --speech DIR --noise DIR \
         --output alternatives.json
@@ -38,7 +38,7 @@ from blsh_jax import (
     training,
 )
 from blsh_jax.codes import Hasher
-from blsh_jax.config import TrainConfig
+from blsh_jax.config import MASK_ALONE, EvidenceConfig, TrainConfig
 from blsh_jax.evaluation import System
 from blsh_jax.separation import Dictionary
 from blsh_jax.training import FrameSample
@@ -107,10 +107,15 @@ def alternatives(
         model, _ = training.learn(sample, config, {}, progress=True)
         material = _Material(config, mixtures, sample, model.hasher)
         systems = {
-            (part, name, length): _system(name, length, mask, config)
+            (part, name, length): _system(name, length, mask, config.evidence, config)
             for part, makers in _ALTERNATIVES.items()
             for name, make in makers.items()
             for length, mask in make(material, num_bits).items()
+        }
+        systems |= {
+            ("evidence", name, length): _system(name, length, mask, evidence, config)
+            for name, evidence in _EVIDENCE.items()
+            for length, mask in _recipe(material, num_bits).items()
         }
         rows = evaluation.evaluate(list(systems.values()), group.tests, progress=True)
         scores.append(dict(zip(systems, rows, strict=True)))
@@ -124,11 +129,13 @@ def alternatives(
     ]
 
 
-def _system(name: str, length: int, mask: _Mask, config: TrainConfig) -> System:
+def _system(
+    name: str, length: int, mask: _Mask, evidence: EvidenceConfig, config: TrainConfig
+) -> System:
     @jax.jit
     def estimate(speech: Array, noise: Array) -> Array:
         spectrum = spectra.stft(speech + noise, config.stft)
-        joined, _ = noise_tracking.join(mask(spectrum), spectrum, config.evidence)
+        joined, _ = noise_tracking.join(mask(spectrum), spectrum, evidence)
         return spectra.istft(masks.apply_mask(joined, spectrum), speech.shape[-1], config.stft)
 
     return System(name, length, estimate)
@@ -388,6 +395,12 @@ _ALTERNATIVES: dict[str, dict[str, Callable[[_Material, Sequence[int]], dict[int
         "smoothed over time": _smoothed,
         "ratio masks of four bits": _ratio_masks,
     },
+}
+
+# Weights that were the best without the past, on the material that the recipe's were chosen on.
+_EVIDENCE = {
+    "neighbours alone": MASK_ALONE,
+    "neighbours and the frame, not the past": EvidenceConfig(mask_weight=1.3, snr_weight=0.45),
 }
 
 

@@ -12,7 +12,7 @@ def random_model(
     """A model whose dictionary is random."""
     features = config.FeatureConfig(kind, 40, context, levels, floor_frames=9)
     settings = config.TrainConfig(
-        features=features, evidence=config.EvidenceConfig(1.5, snr_weight)
+        features=features, evidence=config.EvidenceConfig(1.5, snr_weight, snr_weight / 2)
     )
     keys = jax.random.split(jax.random.key(0), 3)
     length = spectra.num_features(features, settings.stft)

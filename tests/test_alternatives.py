@@ -35,12 +35,8 @@ def test_every_alternative_is_scored(synthetic):
     groups = validation.left_out_in_turn(*synthetic, num_groups=2, num_mixtures=2)
     rows = alternatives.alternatives(groups[:1], SMALL, [16])
     named = {(row["part"], row["alternative"], row["num_bits"]): row["sdr"] for row in rows}
-    expected = {
-        (part, name, length)
-        for part, makers in alternatives._ALTERNATIVES.items()
-        for name in makers
-        for length in [16]
-    }
+    parts = alternatives._ALTERNATIVES | {"evidence": alternatives._EVIDENCE}
+    expected = {(part, name, 16) for part, makers in parts.items() for name in makers}
     assert set(named) == expected and len(rows) == len(named)
     assert np.isfinite(list(named.values())).all()
     assert len(set(named.values())) == len(named)  # no two of them do the same

@@ -10,7 +10,8 @@ import pytest
 from blsh_jax import noise_tracking
 from blsh_jax.config import EvidenceConfig
 
-EVIDENCE = EvidenceConfig(mask_weight=1.3, snr_weight=0.4)
+EVIDENCE = EvidenceConfig(mask_weight=1.3, snr_weight=0.4, past_snr_weight=0.25)
+WITHOUT_PAST = EvidenceConfig(mask_weight=1.3, snr_weight=0.4)
 FRAMES, BINS = 50, 6
 
 
@@ -26,10 +27,10 @@ def _random(seed=0):
 def _oracle(mask, mixture, evidence):
     """A bin, then a frame at a time, in the words of the module."""
     known = noise_tracking.constants(evidence)
-    memory, speech_memory = known["noise_memory"], known["speech_memory"]
+    memory, speech_memory = known["memory"], known["speech_memory"]
     joined = np.zeros(mask.shape)
     for f in range(mask.shape[1]):
-        magnitudes, weights, last = [], [], 0.0
+        magnitudes, weights, kept, taken = [], [], [], []
         for t in range(mask.shape[0]):
             p = min(max(float(mask[t, f]), 1 - known["certainty"]), known["certainty"])
             energy = abs(complex(mixture[t, f])) ** 2
@@ -41,12 +42,21 @@ def _oracle(mask, mixture, evidence):
             snr = 0.0
             if noise:
                 new = max(energy / noise - 1, 0)
+                last = kept[-1] if kept else 0.0
                 snr = speech_memory * last / noise + (1 - speech_memory) * new
             snr = min(max(snr, known["least_ratio"]), known["most_ratio"])
+            past = _sum(kept, memory) / _sum(taken, memory) if any(taken) else 1.0
+            past = min(max(past, known["least_ratio"]), known["most_ratio"])
             odds = (p / (1 - p)) ** evidence.mask_weight * snr**evidence.snr_weight
+            odds *= past**evidence.past_snr_weight
             joined[t, f] = odds / (1 + odds)
-            last = joined[t, f] ** 2 * energy
+            kept.append(joined[t, f] ** 2 * energy)
+            taken.append((1 - joined[t, f]) ** 2 * energy)
     return joined
+
+
+def _sum(values, memory):
+    return sum(value * memory**age for age, value in enumerate(reversed(values)))
 
 
 def _mean(magnitudes, weights, memory):
@@ -103,7 +113,7 @@ def test_the_noise_spectrum_is_found_beneath_louder_speech():
     mixture = noise + present * 20 * level * np.exp(2j * np.pi * rng.random((300, BINS)))
     # Neighbours that are hardly sure: 0.4 and 0.6.
     mask = jnp.asarray(np.where(present, 0.6, 0.4), jnp.float32)
-    joined, track = noise_tracking.join(mask, jnp.asarray(mixture, jnp.complex64), EVIDENCE)
+    joined, track = noise_tracking.join(mask, jnp.asarray(mixture, jnp.complex64), WITHOUT_PAST)
     found = np.asarray(track.noise_magnitude / track.noise_weight)
     np.testing.assert_allclose(found, level * math.sqrt(np.pi / 2), rtol=0.3)
     speech, pauses = joined[50:][present[50:]].mean(), joined[50:][~present[50:]].mean()
@@ -113,10 +123,18 @@ def test_the_noise_spectrum_is_found_beneath_louder_speech():
 def test_a_burst_is_no_more_likely_speech_however_loud():
     mask = jnp.full((60, BINS), 0.2)
     loud, louder = (jnp.ones((60, BINS), jnp.complex64).at[50].set(level) for level in (1e3, 1e6))
-    joined = [noise_tracking.join(mask, mixture, EVIDENCE)[0][50] for mixture in (loud, louder)]
+    joined = [noise_tracking.join(mask, mixture, WITHOUT_PAST)[0][50] for mixture in (loud, louder)]
     np.testing.assert_allclose(*joined, rtol=1e-5)
-    odds = 0.25**EVIDENCE.mask_weight * (10**1.7) ** EVIDENCE.snr_weight
+    odds = 0.25**WITHOUT_PAST.mask_weight * (10**1.7) ** WITHOUT_PAST.snr_weight
     np.testing.assert_allclose(joined[0], odds / (1 + odds), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("presence", "most"), [(0.99, 10**1.7), (0.01, 0.01)])
+def test_where_speech_was_it_is_likely_again_within_limits(presence, most):
+    mask = jnp.full((60, BINS), presence).at[50:].set(0.5)
+    evidence = EvidenceConfig(snr_weight=0.0, past_snr_weight=0.25)
+    joined, _ = noise_tracking.join(mask, jnp.ones((60, BINS), jnp.complex64), evidence)
+    np.testing.assert_allclose(joined[50], most**0.25 / (1 + most**0.25), rtol=1e-5)
 
 
 def test_all_zeros_stay_finite():
@@ -126,7 +144,7 @@ def test_all_zeros_stay_finite():
     assert np.isfinite(joined).all() and np.isfinite(track.noise_magnitude).all()
 
 
-@pytest.mark.parametrize("wrong", [{"mask_weight": -1.0}, {"snr_weight": -0.1}])
+@pytest.mark.parametrize("wrong", ["mask_weight", "snr_weight", "past_snr_weight"])
 def test_negative_weights_are_refused(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        EvidenceConfig(**wrong)
+    with pytest.raises(ValueError, match=f"{wrong} is -0.1"):
+        EvidenceConfig(**{wrong: -0.1})

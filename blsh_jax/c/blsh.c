@@ -231,22 +231,31 @@ static float ratio(float energy, float noise)
     return noise > 0.0f ? energy / noise : 0.0f;
 }
 
+static float limited_log(float ratio)
+{
+    return logf(fminf(fmaxf(ratio, BLSH_LEAST_RATIO), BLSH_MOST_RATIO));
+}
+
 /* Joins the neighbours' mask of a bin with what the bin shows of its own noise: log-odds of
- * speech, and the log of the signal-to-noise ratio, which the last frame's estimate goes into. */
+ * speech, the log of the signal-to-noise ratio, which the last frame's estimate goes into, and the
+ * log of that ratio over the past. */
 static float join(blsh_state *state, int f, float gain, float energy)
 {
     float presence = fminf(fmaxf(gain, 1.0f - BLSH_CERTAINTY), BLSH_CERTAINTY);
     float heard = (1.0f - presence) / (1.0f + BLSH_OUTLIERS * ratio(energy, noise_energy(state, f)));
-    float weight = energy > 0.0f ? heard : 0.0f, noise, snr, odds;
-    state->noise_magnitude[f] = BLSH_NOISE_MEMORY * state->noise_magnitude[f] + weight * sqrtf(energy);
-    state->noise_weight[f] = BLSH_NOISE_MEMORY * state->noise_weight[f] + weight;
+    float weight = energy > 0.0f ? heard : 0.0f, noise, snr, past, odds;
+    state->noise_magnitude[f] = BLSH_MEMORY * state->noise_magnitude[f] + weight * sqrtf(energy);
+    state->noise_weight[f] = BLSH_MEMORY * state->noise_weight[f] + weight;
     noise = noise_energy(state, f);
     snr = BLSH_SPEECH_MEMORY * ratio(state->speech_energy[f], noise) +
           (1.0f - BLSH_SPEECH_MEMORY) * fmaxf(ratio(energy, noise) - 1.0f, 0.0f);
+    past = state->past_rest[f] > 0.0f ? ratio(state->past_speech[f], state->past_rest[f]) : 1.0f;
     odds = BLSH_MASK_WEIGHT * (logf(presence) - log1pf(-presence)) +
-           BLSH_SNR_WEIGHT * logf(fminf(fmaxf(snr, BLSH_LEAST_RATIO), BLSH_MOST_RATIO));
+           BLSH_SNR_WEIGHT * limited_log(snr) + BLSH_PAST_SNR_WEIGHT * limited_log(past);
     gain = 1.0f / (1.0f + expf(-odds));
     state->speech_energy[f] = gain * gain * energy;
+    state->past_speech[f] = BLSH_MEMORY * state->past_speech[f] + state->speech_energy[f];
+    state->past_rest[f] = BLSH_MEMORY * state->past_rest[f] + (1.0f - gain) * (1.0f - gain) * energy;
     return gain;
 }
 #endif
