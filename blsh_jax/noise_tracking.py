@@ -125,6 +125,7 @@ def _join_frame(
     noise = _noise_energy(magnitude, total)
     now = jnp.maximum(_ratio(energy, noise) - 1, 0.0)
     ratio = _SPEECH_MEMORY * _ratio(track.speech_energy, noise) + (1 - _SPEECH_MEMORY) * now
+    # Before anything was heard, and where nothing was taken away, neither is more likely.
     past = jnp.where(track.past_rest > 0, _ratio(track.past_speech, track.past_rest), 1.0)
     log_odds = (
         evidence.mask_weight * (jnp.log(presence) - jnp.log1p(-presence))

@@ -249,7 +249,7 @@ static float join(blsh_state *state, int f, float gain, float energy)
     noise = noise_energy(state, f);
     snr = BLSH_SPEECH_MEMORY * ratio(state->speech_energy[f], noise) +
           (1.0f - BLSH_SPEECH_MEMORY) * fmaxf(ratio(energy, noise) - 1.0f, 0.0f);
-    past = state->past_rest[f] > 0.0f ? ratio(state->past_speech[f], state->past_rest[f]) : 1.0f;
+    past = state->past_rest[f] > 0.0f ? state->past_speech[f] / state->past_rest[f] : 1.0f;
     odds = BLSH_MASK_WEIGHT * (logf(presence) - log1pf(-presence)) +
            BLSH_SNR_WEIGHT * limited_log(snr) + BLSH_PAST_SNR_WEIGHT * limited_log(past);
     gain = 1.0f / (1.0f + expf(-odds));
