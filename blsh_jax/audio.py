@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +29,23 @@ _READ_BLOCK = 1 << 20
 _HEADER_BYTES = 1024
 # Writers that stream do not know the size yet and write one of this order or above, or zero.
 _UNKNOWN_RIFF_SIZE = 0x7F000000
+_UNKNOWN_FRAMES = 1 << 62  # libsndfile's count is of this order where a header holds none
 
 
 class AudioError(ValueError):
     """A file that cannot be read or written as audio; the message names the file."""
+
+
+class _SoundFile(soundfile.SoundFile):
+    """A file that is read or written from its start to its end, whatever its name and header."""
+
+    def __init__(self, path: Path, *format: Any):
+        # soundfile encodes names strictly, and names need not be valid in any encoding.
+        super().__init__(os.fsencode(path) if os.name == "posix" else path, *format)
+
+    def seekable(self) -> bool:
+        """No, so that soundfile does not seek after each block, which fails without a length."""
+        return False
 
 
 class Reader:
@@ -40,7 +54,8 @@ class Reader:
     Attributes:
         sample_rate: in Hz.
         channels: number of channels.
-        num_samples: n, as the header says; 0 where the format does not know.
+        num_samples: n, as the header says; 0 where it does not say, or the format does not know.
+        seconds: length, which for MP3 may be a guess; 0 where there is none.
         kind: container by libsndfile's name, such as WAV.
         subtype: sample format by libsndfile's name, such as PCM_24.
         endian: byte order by libsndfile's name.
@@ -53,7 +68,9 @@ class Reader:
         self.kind: str = file.format
         self.subtype: str = file.subtype
         self.endian: str = file.endian
-        self.num_samples: int = file.frames if file.format != "MP3" else 0
+        frames = file.frames if file.frames < _UNKNOWN_FRAMES else 0
+        self.num_samples: int = frames if file.format != "MP3" else 0
+        self.seconds: float = frames / file.samplerate
         if header.startswith(b"NIST_1A"):
             declared = _sphere_field(header, b"sample_count") or 0
             self.num_samples = max(self.num_samples, declared)
@@ -102,7 +119,7 @@ def reading(path: str | os.PathLike) -> Iterator[Reader]:
     path = Path(path)
     header = _header(path)
     with _named_errors(path, "not readable as audio"):
-        file = soundfile.SoundFile(path)
+        file = _SoundFile(path)
     with file:
         yield Reader(path, file, header)
 
@@ -136,7 +153,7 @@ def read(
 def _header(path: Path) -> bytes:
     """The first bytes of the file, checked for what libsndfile would pass over or misname."""
     if not path.is_file():
-        raise AudioError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
+        raise AudioError(f"{path}: {_why_no_file(path)}")
     try:
         with path.open("rb") as file:
             header = file.read(_HEADER_BYTES)
@@ -151,6 +168,12 @@ def _header(path: Path) -> bytes:
         )
     _check_riff_size(path, header)
     return header
+
+
+def _why_no_file(path: Path) -> str:
+    if path.is_dir():
+        return "is a folder"
+    return "is no regular file; send it to standard input" if path.exists() else "no such file"
 
 
 def _check_riff_size(path: Path, header: bytes) -> None:
@@ -242,9 +265,7 @@ def writing(
     kind = kind or suffix_kind(path)
     subtype = subtype or default_subtype(path, kind)
     with _named_errors(path, "not written"), replacing(path) as temporary:
-        with soundfile.SoundFile(
-            temporary, "w", sample_rate, channels, subtype, endian, kind
-        ) as file:
+        with _SoundFile(temporary, "w", sample_rate, channels, subtype, endian, kind) as file:
             writer = Writer(path, file)
             yield writer
         _check_written(temporary, writer.num_samples, kind)
@@ -295,8 +316,11 @@ def default_subtype(path: Path, kind: str) -> str:
 
 def _check_written(path: Path, num_samples: int, kind: str) -> None:
     """Raises if the file does not hold what was written: some failures go unreported."""
-    if kind not in _INEXACT_KINDS and soundfile.info(path).frames < num_samples:
-        raise OSError("the file is incomplete: is the disk full?")
+    if kind in _INEXACT_KINDS:
+        return
+    with _SoundFile(path) as file:
+        if file.frames < num_samples:
+            raise OSError("the file is incomplete: is the disk full?")
 
 
 def _quantized(samples: np.ndarray, subtype: str) -> np.ndarray:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import soundfile
 from tqdm import tqdm
 
 from blsh_jax import audio
@@ -136,7 +135,12 @@ def piped(source: str, target: str) -> Iterator[tuple[Path, Path]]:
 
     Yields:
         The path to read and the path to write.
+
+    Raises:
+        ValueError: a folder is to be sent to standard output.
     """
+    if target == PIPE and source != PIPE and Path(source).is_dir():
+        raise ValueError(f"{source}: is a folder, standard output takes one file; give a folder")
     with tempfile.TemporaryDirectory(prefix="blsh-") as folder:
         read = Path(folder, "standard input") if source == PIPE else Path(source)
         write = Path(folder, "out.wav") if target == PIPE else Path(target)
@@ -174,6 +178,7 @@ def _denoise_one(
 def _seconds(path: Path) -> float:
     """Length of a file for the progress bar; 0 if it cannot be read, which is reported later."""
     try:
-        return soundfile.info(path).duration
-    except (soundfile.LibsndfileError, TypeError):
+        with audio.reading(path) as file:
+            return file.seconds
+    except audio.AudioError:
         return 0.0

@@ -3,14 +3,16 @@
 import argparse
 import json
 import math
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import jax
+
 from blsh_jax import model as models
 from blsh_jax._version import __version__
-from blsh_jax.model import Model
 
 _DESCRIPTION = """Boosted Locality Sensitive Hashing: denoise speech, or see how it works.
 
@@ -60,9 +62,11 @@ def _denoise(arguments: argparse.Namespace) -> int:
     settings = bulk.Settings(arguments.dry_wet, arguments.max_attenuation_db, arguments.overwrite)
     with bulk.piped(arguments.input, arguments.output) as (source, target):
         pairs = bulk.find_pairs(source, target)
-        summary = bulk.denoise_files(pairs, _model(arguments), settings)
+        summary = bulk.denoise_files(pairs, models.load_named(arguments.model), settings)
     print(summary, file=said)
     for message in summary.failed:
+        if arguments.input == bulk.PIPE:  # the file that it was kept in is nobody's concern
+            message = message.replace(str(source), "standard input")
         print(f"  {message}", file=sys.stderr)
     return 1 if summary.failed else 0
 
@@ -71,7 +75,7 @@ def _live(arguments: argparse.Namespace) -> int:
     from blsh_jax import live
 
     live.run(
-        _model(arguments),
+        models.load_named(arguments.model),
         dry_wet=arguments.dry_wet,
         max_attenuation_db=arguments.max_attenuation_db,
         microphone=arguments.microphone,
@@ -84,7 +88,7 @@ def _info(arguments: argparse.Namespace) -> int:
     from blsh_jax import info
 
     one_core = info.use_one_core()
-    facts = info.describe(_model(arguments))
+    facts = info.describe(models.load_named(arguments.model))
     print(json.dumps(facts, indent=1) if arguments.json else info.text(facts, one_core))
     return 0
 
@@ -93,7 +97,9 @@ def _export(arguments: argparse.Namespace) -> int:
     from blsh_jax import export
 
     write = {"c": export.write_c, "stablehlo": export.write_stablehlo}[arguments.format]
-    model = export.shrink(_model(arguments), arguments.num_bits, arguments.num_frames)
+    model = export.shrink(
+        models.load_named(arguments.model), arguments.num_bits, arguments.num_frames
+    )
     for path in write(model, arguments.folder):
         print(f"{path} ({path.stat().st_size:,} bytes)")
     return 0
@@ -104,12 +110,6 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     demo.run(arguments.output, arguments.seed)
     return 0
-
-
-def _model(arguments: argparse.Namespace) -> Model:
-    if arguments.model in models.shipped_names() and not Path(arguments.model).exists():
-        return models.load_shipped(arguments.model)
-    return models.load(arguments.model)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -191,11 +191,10 @@ def _add_sound_options(command: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the ``blsh`` command: 0 done, 1 some files failed, 2 nothing could be done."""
     arguments = _parser().parse_args(argv)
+    # An exit, so that temporary files are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         if arguments.device:
-            # Imported here: JAX takes seconds to load, --help should not.
-            import jax
-
             jax.config.update("jax_default_device", jax.devices(arguments.device)[0])
         sys.exit(arguments.run(arguments))
     except (ValueError, OSError, RuntimeError) as error:

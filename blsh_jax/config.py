@@ -17,7 +17,13 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class StftConfig:
-    """Short-time Fourier transform ([ICASSP20] section 4.1: Hann 1024, hop 256, 16 kHz)."""
+    """Short-time Fourier transform ([ICASSP20] section 4.1: Hann 1024, hop 256, 16 kHz).
+
+    Attributes:
+        sample_rate: of recordings, which are resampled to it, in Hz.
+        window_length: samples of the Hann window.
+        hop_length: samples from one frame to the next.
+    """
 
     sample_rate: int = 16_000
     window_length: int = 1024
@@ -149,10 +155,10 @@ class RefineConfig:
 
     Attributes:
         refine_steps: optimiser steps; 0 leaves the hyperplanes as they were learned, as published.
-        refine_queries: frames of a step that look for neighbours.
-        refine_answers: frames of a step among which they look.
-        refine_learning_rate: first Adam step size, where features and activations have unit
-            variance.
+        refine_queries: frames of a refinement step that look for neighbours.
+        refine_answers: frames of a refinement step among which the queries look for them.
+        refine_learning_rate: first Adam step size of the refinement, where features and
+            activations have unit variance.
     """
 
     refine_steps: int = 0
@@ -222,7 +228,8 @@ class VarietyConfig:
     """Training mixtures drawn at random, for noise that no dictionary has heard.
 
     Attributes:
-        num_mixtures: how many; 0 mixes every utterance with every noise as it is, as published.
+        num_mixtures: number of random training mixtures; 0 mixes every utterance with every noise
+            as it is, as published.
         mixture_seconds: length of a mixture.
         min_snr_db: lowest signal-to-noise ratio, in dB.
         max_snr_db: highest signal-to-noise ratio, in dB.
@@ -267,29 +274,45 @@ class VarietyConfig:
 class EvidenceConfig:
     """How the neighbours' masks are joined with what the utterance shows of its own noise.
 
+    A weight changes with frequency: it is ``low`` up to 125 Hz, ``high`` from 4 kHz, and goes from
+    one to the other by the octave. Where neither ratio has a weight, the mean of the masks stays as
+    it is, as published.
+
     Source: ``blsh_jax.noise_tracking``, where the formula stands.
 
     Attributes:
-        mask_weight: weight of the log-odds of the mean of the neighbours' masks.
-        snr_weight: weight of the log of the signal-to-noise ratio that the utterance itself shows
-            in a bin.
-        past_snr_weight: weight of the log of that ratio over the bin's past. With 0 for both the
-            mean of the masks stays as it is, as published.
+        mask_weight_low: weight of the log-odds of the mean of the neighbours' masks.
+        mask_weight_high: the same, from 4 kHz.
+        snr_weight_low: weight of the log of the signal-to-noise ratio that the utterance itself
+            shows in a bin.
+        snr_weight_high: the same, from 4 kHz.
+        past_snr_weight_low: weight of the log of that ratio over the bin's past, as the neighbours
+            tell it.
+        past_snr_weight_high: the same, from 4 kHz.
+        prior_log_odds: log-odds of speech in a bin before any evidence.
+        lowest_hz: below, the neighbours alone count.
     """
 
-    mask_weight: float = 1.0
-    snr_weight: float = 0.0
-    past_snr_weight: float = 0.0
+    mask_weight_low: float = 1.0
+    mask_weight_high: float = 1.0
+    snr_weight_low: float = 0.0
+    snr_weight_high: float = 0.0
+    past_snr_weight_low: float = 0.0
+    past_snr_weight_high: float = 0.0
+    prior_log_odds: float = 0.0
+    lowest_hz: float = 0.0
 
     def __post_init__(self):
-        for name, weight in dataclasses.asdict(self).items():
-            if weight < 0:
-                raise ValueError(f"{name} is {weight}: give 0 or more")
+        for name, value in dataclasses.asdict(self).items():
+            if name != "prior_log_odds" and value < 0:
+                raise ValueError(f"{name} is {value}: give 0 or more")
 
     @property
     def tracks_noise(self) -> bool:
         """Whether anything but the neighbours' masks counts."""
-        return self.snr_weight > 0 or self.past_snr_weight > 0
+        ratios = self.snr_weight_low, self.snr_weight_high
+        past_ratios = self.past_snr_weight_low, self.past_snr_weight_high
+        return max(ratios + past_ratios) > 0
 
 
 MASK_ALONE = EvidenceConfig()
@@ -313,7 +336,7 @@ class TrainConfig:
             test set is made of it.
         dictionary_fraction: part of the training frames that is drawn for the dictionary
             ([ICASSP20] section 4.2 compares 10 % and 1 %).
-        max_dictionary_frames: the dictionary keeps at most so many of these frames, while
+        max_dictionary_frames: the dictionary keeps at most so many of the drawn frames, while
             projections are learned on more; 0 keeps all.
         lowest_speech_hz: what a recording of speech holds below counts as noise in the masks, as it
             is rumble (``masks.without_rumble``); 0 counts everything, as published.
@@ -348,6 +371,9 @@ class TrainConfig:
                 f"max_dictionary_frames is {self.max_dictionary_frames}: give 1 or more frames, or "
                 "0 for all"
             )
+        for name in ("num_neighbors", "max_fit_frames"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: give 1 or more")
         if self.lowest_speech_hz < 0:
             raise ValueError(f"lowest_speech_hz is {self.lowest_speech_hz}: give 0 or more, in Hz")
         if not 0 <= self.held_back < 1:
@@ -364,10 +390,20 @@ RECIPES: dict[str, TrainConfig] = {
         dictionary_fraction=0.08,
         lowest_speech_hz=50.0,
         num_neighbors=40,
-        evidence=EvidenceConfig(snr_weight=0.35, past_snr_weight=0.3),
+        evidence=EvidenceConfig(
+            mask_weight_low=0.5,
+            mask_weight_high=1.2,
+            snr_weight_low=1.0,
+            snr_weight_high=0.2,
+            past_snr_weight_low=0.2,
+            past_snr_weight_high=0.5,
+            prior_log_odds=-0.4,
+            lowest_hz=50.0,
+        ),
     ),
 }
-"""What a run starts from: the published method, or what separates unknown noise best."""
+"""What a run starts from: the paper's method as trained here (docs/method.md says how the authors'
+training differs), or what separates unknown noise best."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from blsh_jax.streaming import Stream
 # compiled shape whatever the lengths.
 _BLOCK_HOPS = 512
 _READ_SAMPLES = 1 << 17
+_MOST_CHANNELS = 1024  # as in libsndfile; more are samples that stand on the wrong axis
 
 _Signal = TypeVar("_Signal", np.ndarray, Array)
 
@@ -280,6 +281,11 @@ def _check_signal(noisy: np.ndarray | Array) -> None:
     if noisy.ndim not in (1, 2) or noisy.size == 0:
         raise ValueError(
             f"noisy has shape {noisy.shape}: give (samples,) or (channels, samples), not empty"
+        )
+    if noisy.ndim == 2 and noisy.shape[0] > _MOST_CHANNELS:
+        raise ValueError(
+            f"noisy has shape {noisy.shape}, {noisy.shape[0]} channels: give (channels, samples), "
+            "so transpose what soundfile reads"
         )
     if not jnp.issubdtype(noisy.dtype, jnp.floating):
         raise ValueError(f"noisy is {noisy.dtype}: give floating point samples in [-1, 1]")

@@ -20,6 +20,7 @@ from blsh_jax.model import Model
 from blsh_jax.separation import Dictionary, FrameDictionary
 
 METHODS = ("blsh", "lsh", "knn", "ibm", "irm", "noisy")
+NEED_FRAMES = ("lsh", "knn")  # a model that keeps the dictionary's frames
 SCORERS = ("blsh_jax", "mir_eval")
 BATCH_SIZE = 16
 # Everything random in an evaluation that is not data: the projections of LSH.
@@ -53,7 +54,7 @@ def make_systems(
     """The systems to compare, all with the model's transform, features and dictionary frames.
 
     Args:
-        model: a trained model; ``lsh`` and ``knn`` need one with its frames.
+        model: a trained model; ``NEED_FRAMES`` need one with its frames.
         methods: some of ``METHODS``.
         num_bits: code lengths of ``blsh`` and ``lsh``.
         seed: of LSH's random projections.
@@ -124,7 +125,11 @@ def evaluate(
             start = time.perf_counter()
             estimate = jax.block_until_ready(system.estimate(speech, noise))
             seconds[i] += time.perf_counter() - start
-            bss = _score(scorer, speech, noise, estimate, batch.lengths, count)
+            try:
+                bss = _score(scorer, speech, noise, estimate, batch.lengths, count)
+            except ValueError as error:
+                keys = ", ".join(mixtures[int(index)].key for index in batch.indices[:count])
+                raise ValueError(f"{system.method}, of {keys}: {error}") from error
             others = _measure(measures, speech, estimate, batch.lengths[:count])
             scores[i].append(np.concatenate([bss, others], axis=-1))
         bar.update(count)
@@ -232,7 +237,7 @@ def _measure(
 def _row(
     system: System, names: Sequence[str], scores: np.ndarray, lengths: np.ndarray, seconds: float
 ) -> dict[str, Any]:
-    weighted, plain = np.average(scores, axis=0, weights=lengths), scores.mean(0)
+    weighted, plain = metrics.length_weighted_mean(scores, lengths), scores.mean(0)
     return {
         "method": system.method,
         "num_bits": system.num_bits,

@@ -178,8 +178,10 @@ def _tables(model: Model) -> Iterator[str]:
         yield from _mel_tables("blsh_level", config.features.levels, config.stft)
         yield f"#define BLSH_LEVEL_RANGE_DB {spectra.LEVEL_RANGE_DB}f\n"
     if config.evidence.tracks_noise:
-        constants = noise_tracking.constants(config.evidence)
+        constants = noise_tracking.constants()
         yield "".join(f"#define BLSH_{k.upper()} {v:.8e}f\n" for k, v in constants.items())
+        weights = noise_tracking.bin_weights(config.evidence, config.stft)._asdict()
+        yield from (_table("float", f"blsh_{k}_weight", v) for k, v in weights.items())
     yield _table("float", "blsh_projections", model.hasher.projections)
     yield _table("float", "blsh_biases", model.hasher.biases)
     yield _table("uint32_t", "blsh_codes", dictionary.codes)
@@ -188,7 +190,7 @@ def _tables(model: Model) -> Iterator[str]:
 
 def _transform_tables(config: TrainConfig) -> Iterator[str]:
     stft = config.stft
-    hann = np.hanning(stft.window_length + 1)[:-1]
+    hann = spectra.hann(stft.window_length)
     angles = -2 * np.pi * np.arange(stft.window_length // 2) / stft.window_length
     yield _table("float", "blsh_hann", hann)
     yield _table("float", "blsh_scales", 1 / np.square(hann).reshape(-1, stft.hop_length).sum(0))

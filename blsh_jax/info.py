@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from blsh_jax import config as configs
 from blsh_jax import noise_tracking, spectra, streaming
 from blsh_jax.config import TrainConfig
 from blsh_jax.model import Model
@@ -35,14 +36,16 @@ class Cost(NamedTuple):
 
 
 def use_one_core() -> bool:
-    """Keep this process, and what JAX starts in it, on one core; call before the first JAX use.
+    """Keep this process, and what JAX starts in it, on one core.
 
     Returns:
         Whether the system can.
     """
     if not hasattr(os, "sched_setaffinity"):
         return False
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    core = {min(os.sched_getaffinity(0))}
+    for thread in os.listdir("/proc/self/task"):  # those that JAX has already started, too
+        os.sched_setaffinity(int(thread), core)
     return True
 
 
@@ -114,7 +117,7 @@ def describe(model: Model) -> dict[str, Any]:
         "features": config.features.kind,
         "context": config.features.context,
         "levels": config.features.levels,
-        "snr_weight": config.evidence.snr_weight,
+        "evidence": configs.to_dict(config.evidence),
         "sample_rate": stft.sample_rate,
         "trained_on": model.provenance,
         "bytes": model_bytes(model),

@@ -88,7 +88,7 @@ def run(
         The callback, with the delay and the dropouts that were counted.
 
     Raises:
-        RuntimeError: sounddevice is missing, or a device cannot be opened.
+        RuntimeError: sounddevice is missing, or a device cannot be opened, or stops.
     """
     sound = _sounddevice() if sound is None else sound
     devices = (_device(microphone), _device(speaker))
@@ -114,8 +114,9 @@ def run(
         ) as stream:
             lag = callback.delay / rate + sum(stream.latency)
             print(f"Denoising at {rate:.0f} Hz, about {1000 * lag:.0f} ms late. Ctrl-C ends.")
-            while True:
+            while stream.active:
                 wait(0.1)
+            raise RuntimeError("the audio device stopped: plug it in again, and start anew")
     except KeyboardInterrupt:
         print(f"Ended: {callback.dropouts} dropouts.")
     except sound.PortAudioError as error:

@@ -19,7 +19,7 @@ from blsh_jax.files import replacing
 from blsh_jax.separation import Dictionary, SpectralDictionary
 
 FORMAT = "blsh_jax model"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 SHIPPED = "default"
 _SHIPPED_FOLDER = resources.files("blsh_jax") / "models"
 
@@ -111,7 +111,7 @@ def load(path: str | os.PathLike) -> Model:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ModelError: the file is damaged, is no model, or is of a newer format.
+        ModelError: the file cannot be read, is damaged, is no model, or is of another format.
     """
     try:
         # Opened here, because np.load leaves a damaged file open.
@@ -119,7 +119,17 @@ def load(path: str | os.PathLike) -> Model:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise FileNotFoundError(f"no model at {path}: check the path") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (IsADirectoryError, PermissionError) as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror})") from None
+    # AttributeError, TypeError: a file of one array is no archive.
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        AttributeError,
+        TypeError,
+        zipfile.BadZipFile,
+    ) as error:
         raise ModelError(f"{path} is not a whole model file ({error}): copy it again") from error
     header = _header(path, arrays)
     try:
@@ -149,6 +159,21 @@ def load_shipped(name: str = SHIPPED) -> Model:
         return load(path)
 
 
+def load_named(name: str) -> Model:
+    """A shipped model by its name, or a model file; a file of that name comes first.
+
+    Args:
+        name: what a user typed.
+
+    Raises:
+        FileNotFoundError: it is neither.
+        ModelError: as ``load``.
+    """
+    if name in shipped_names() and not Path(name).is_file():
+        return load_shipped(name)
+    return load(name)
+
+
 def shipped_names() -> list[str]:
     """Names of the models that come with the package."""
     return sorted(entry.name.removesuffix(".npz") for entry in _SHIPPED_FOLDER.iterdir())
@@ -162,10 +187,12 @@ def _header(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> dict[str,
         known = False
     if not known:
         raise ModelError(f"{path} is an .npz file, but not a model of this package")
-    if header["version"] > FORMAT_VERSION:
+    if header["version"] != FORMAT_VERSION:
+        newer = header["version"] > FORMAT_VERSION
+        advice = "upgrade blsh_jax" if newer else "train it anew, or use the blsh_jax that wrote it"
         raise ModelError(
-            f"{path} has model format {header['version']}, this version of blsh_jax reads up to "
-            f"{FORMAT_VERSION}: upgrade blsh_jax"
+            f"{path} has model format {header['version']}, this version of blsh_jax reads "
+            f"{FORMAT_VERSION}: {advice}"
         )
     return header
 

@@ -210,7 +210,8 @@ def cut_segments(
     rng = np.random.default_rng(seed)
     frames, packed = [], []
     # Drawing the mixtures first bounds the memory: what is not needed is never transformed.
-    per_mixture = [_num_segments(len(mixture.speech), stft, config) for mixture in mixtures]
+    lengths = corpora.mixture_lengths(mixtures)
+    per_mixture = [_num_segments(int(length), stft, config) for length in lengths]
     order = rng.permutation(len(mixtures))
     needed = int(np.searchsorted(np.cumsum(np.array(per_mixture)[order]), config.max_segments)) + 1
     chosen = [mixtures[int(i)] for i in order[:needed]]
@@ -381,7 +382,7 @@ def _separate(mixtures, definition, parameters, stft, features, evidence):
 def _masks(spectrum, definition, parameters, stft, features, evidence):
     frames = spectra.features(spectrum, features, stft)
     mask = nnx.sigmoid(predict(Network(definition, parameters), frames))
-    return noise_tracking.join(mask, spectrum, evidence)[0]
+    return noise_tracking.join(mask, spectrum, evidence, stft)[0]
 
 
 @functools.partial(

@@ -1,20 +1,23 @@
 """What an utterance says itself of its noise, joined with what the neighbours say of its bins.
 
-    mask, track = join(mask, mixture, evidence)
+    mask, track = join(mask, mixture, evidence, stft)
 
 The neighbours were recorded in other noise. Where they find little speech, the mixture shows its
 own: per bin, the running mean of the magnitudes, weighted by the absence of speech. Against that
 noise spectrum N the last frame's estimate and the frame at hand give the a-priori signal-to-noise
-ratio xi of Ephraim and Malah. And what was kept of the bin so far, over what was taken away, is its
-past ratio rho: where there was much speech and little noise, speech is likely again. Three sources
-say how likely a bin is speech: the mask p, by the odds p / (1 - p), and the ratios xi and rho.
-Their evidence adds up as logarithms:
+ratio xi of Ephraim and Malah. And what the neighbours would have kept of the bin so far, over what
+they would have taken away, is its past ratio rho: where there was much speech and little noise,
+speech is likely again. Three sources say how likely a bin is speech: the mask p, by the odds
+p / (1 - p), and the ratios xi and rho. Their evidence adds up as logarithms:
 
-    joined mask = sigmoid(a log(p / (1 - p)) + b log(xi) + c log(rho))
+    joined mask = sigmoid(d + a log(p / (1 - p)) + b log(xi) + c log(rho))
 
-With a = 1 and b = c = 0 that is the neighbours' mask, with b = 1 and a = c = 0 the Wiener gain
-xi / (1 + xi). What the ratios say is limited at both ends. A frame needs nothing of later ones, and
-a gain of the whole signal changes nothing.
+With a = 1 alone that is the neighbours' mask, with b = 1 alone the Wiener gain xi / (1 + xi). The
+weights a, b and c change with frequency: low down, where the harmonics of a voice stand apart, a
+bin knows more of itself than neighbours whose voices have other pitches; high up harmonics merge,
+and neighbours and the past know more. The constant d is what speaks for speech before any evidence.
+What the ratios say is limited at both ends. A frame needs nothing of later ones, and a gain of the
+whole signal changes nothing.
 
 Letters: T frames, F bins.
 Source: Y. Ephraim, D. Malah, "Speech enhancement using a minimum mean-square error short-time
@@ -23,14 +26,15 @@ noise from frames weighted by the absence of speech: I. Cohen, B. Berdugo, IEEE 
 Letters 9 (1), 2002.
 """
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from blsh_jax.config import EvidenceConfig
+from blsh_jax import spectra
+from blsh_jax.config import EvidenceConfig, StftConfig
 
 # Chosen with the recipe: docs/unseen_noise.md says on what.
 _MEMORY = 0.99  # of noise, and of the past: 1.6 seconds
@@ -41,6 +45,8 @@ _LEAST_RATIO = 10 ** (-20 / 10)
 # What stands out further is no more likely to be speech: a noise that comes in bursts does, too.
 _MOST_RATIO = 10 ** (17 / 10)
 _CERTAINTY = 0.99  # neighbours that all agree may still be wrong
+# Where weights are the low and the high ones.
+_LOW_HZ, _HIGH_HZ = 125.0, 4000.0
 OPERATIONS_PER_BIN = 53  # a logarithm, a root or an exponential counts as one
 
 
@@ -51,8 +57,8 @@ class NoiseTrack(NamedTuple):
         noise_magnitude: (..., F) float32, weighted sum of the magnitudes of the noise.
         noise_weight: (..., F) float32, sum of the weights.
         speech_energy: (..., F) float32, energy of the last frame's speech estimate.
-        past_speech: (..., F) float32, sum of the energies of what was kept.
-        past_rest: (..., F) float32, sum of the energies of what was taken away.
+        past_speech: (..., F) float32, sum of the energies that the neighbours would have kept.
+        past_rest: (..., F) float32, sum of the energies that they would have taken away.
     """
 
     noise_magnitude: Array
@@ -60,6 +66,45 @@ class NoiseTrack(NamedTuple):
     speech_energy: Array
     past_speech: Array
     past_rest: Array
+
+
+class Weights(NamedTuple):
+    """What counts for how much in each bin: d, a, b and c of the formula.
+
+    Attributes:
+        prior: (F,) float32, log-odds of speech before any evidence.
+        mask: (F,) float32, of the log-odds of the neighbours' mask.
+        snr: (F,) float32, of the log of xi.
+        past_snr: (F,) float32, of the log of rho.
+    """
+
+    prior: Array | np.ndarray
+    mask: Array | np.ndarray
+    snr: Array | np.ndarray
+    past_snr: Array | np.ndarray
+
+
+def bin_weights(evidence: EvidenceConfig, stft: StftConfig) -> Weights:
+    """The weights of each bin, by the octave between the low and the high ones.
+
+    Below ``evidence.lowest_hz`` they are those of the neighbours alone.
+
+    Args:
+        evidence: the low and the high weights.
+        stft: the transform.
+    """
+    hertz = spectra.bin_hertz(stft)
+    octaves = np.log2(np.clip(hertz, _LOW_HZ, _HIGH_HZ) / _LOW_HZ)
+    high = octaves / np.log2(_HIGH_HZ / _LOW_HZ)
+    pairs = (
+        (evidence.prior_log_odds, evidence.prior_log_odds),
+        (evidence.mask_weight_low, evidence.mask_weight_high),
+        (evidence.snr_weight_low, evidence.snr_weight_high),
+        (evidence.past_snr_weight_low, evidence.past_snr_weight_high),
+    )
+    alone = np.array([0, 1, 0, 0])[:, None]
+    joined = np.array([low * (1 - high) + top * high for low, top in pairs])
+    return Weights(*np.where(hertz < evidence.lowest_hz, alone, joined).astype(np.float32))
 
 
 def nothing_heard(shape: tuple[int, ...]) -> NoiseTrack:
@@ -72,7 +117,11 @@ def nothing_heard(shape: tuple[int, ...]) -> NoiseTrack:
 
 
 def join(
-    mask: Array, mixture: Array, evidence: EvidenceConfig, track: NoiseTrack | None = None
+    mask: Array,
+    mixture: Array,
+    evidence: EvidenceConfig,
+    stft: StftConfig,
+    track: NoiseTrack | None = None,
 ) -> tuple[Array, NoiseTrack]:
     """The neighbours' mask, joined with the utterance's own evidence, frame after frame.
 
@@ -81,6 +130,7 @@ def join(
         mixture: (..., T, F) complex64.
         evidence: weights of the three sources; without weight on the ratios the mask stays as it
             is.
+        stft: the transform that gave the mixture.
         track: after the frame before the first; default: nothing was heard.
 
     Returns:
@@ -89,17 +139,19 @@ def join(
     start = nothing_heard((*mask.shape[:-2], mask.shape[-1])) if track is None else track
     if not evidence.tracks_noise:
         return mask, start
+    shape = start.noise_weight.shape
+    weights = Weights(*(jnp.broadcast_to(w, shape) for w in bin_weights(evidence, stft)))
 
     def step(track: NoiseTrack, frame: tuple[Array, Array]) -> tuple[NoiseTrack, Array]:
-        return _join_frame(track, *frame, evidence)
+        return _join_frame(track, *frame, weights)
 
     frames = jnp.moveaxis(mask, -2, 0), jnp.moveaxis(jnp.square(jnp.abs(mixture)), -2, 0)
     last, joined = jax.lax.scan(step, start, frames)
     return jnp.moveaxis(joined, 0, -2), last
 
 
-def constants(evidence: EvidenceConfig) -> dict[str, float]:
-    """Every number in the formula by name, for other languages."""
+def constants() -> dict[str, float]:
+    """Every number in the formula but the weights, by name, for other languages."""
     return {
         "memory": _MEMORY,
         "speech_memory": _SPEECH_MEMORY,
@@ -107,35 +159,41 @@ def constants(evidence: EvidenceConfig) -> dict[str, float]:
         "least_ratio": _LEAST_RATIO,
         "most_ratio": _MOST_RATIO,
         "certainty": _CERTAINTY,
-        **dataclasses.asdict(evidence),
     }
 
 
 def _join_frame(
-    track: NoiseTrack, mask: Array, energy: Array, evidence: EvidenceConfig
+    track: NoiseTrack, mask: Array, energy: Array, weights: Weights
 ) -> tuple[NoiseTrack, Array]:
     """One frame: mask and energy (..., F)."""
     presence = jnp.clip(mask, 1 - _CERTAINTY, _CERTAINTY)
+    absence = 1 - presence
     noise = _noise_energy(track.noise_magnitude, track.noise_weight)
     # Digital silence says nothing of noise, and what is far above the noise is hardly noise.
-    heard = (1 - presence) / (1 + _OUTLIERS * _ratio(energy, noise))
+    heard = absence / (1 + _OUTLIERS * _ratio(energy, noise))
     weight = jnp.where(energy > 0, heard, 0.0)
     magnitude = _MEMORY * track.noise_magnitude + weight * jnp.sqrt(energy)
     total = _MEMORY * track.noise_weight + weight
     noise = _noise_energy(magnitude, total)
     now = jnp.maximum(_ratio(energy, noise) - 1, 0.0)
     ratio = _SPEECH_MEMORY * _ratio(track.speech_energy, noise) + (1 - _SPEECH_MEMORY) * now
-    # Before anything was heard, and where nothing was taken away, neither is more likely.
+    # Before anything was heard neither is more likely.
     past = jnp.where(track.past_rest > 0, _ratio(track.past_speech, track.past_rest), 1.0)
     log_odds = (
-        evidence.mask_weight * (jnp.log(presence) - jnp.log1p(-presence))
-        + evidence.snr_weight * _limited_log(ratio)
-        + evidence.past_snr_weight * _limited_log(past)
+        weights.prior
+        + weights.mask * jnp.log(presence / absence)
+        + weights.snr * _limited_log(ratio)
+        + weights.past_snr * _limited_log(past)
     )
     joined = jax.nn.sigmoid(log_odds)
-    speech, rest = jnp.square(joined) * energy, jnp.square(1 - joined) * energy
-    past_speech, past_rest = _MEMORY * track.past_speech + speech, _MEMORY * track.past_rest + rest
-    return NoiseTrack(magnitude, total, speech, past_speech, past_rest), joined
+    following = NoiseTrack(
+        magnitude,
+        total,
+        jnp.square(joined) * energy,
+        _MEMORY * track.past_speech + jnp.square(presence) * energy,
+        _MEMORY * track.past_rest + jnp.square(absence) * energy,
+    )
+    return following, joined
 
 
 def _noise_energy(magnitude: Array, weight: Array) -> Array:

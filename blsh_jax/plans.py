@@ -17,7 +17,7 @@ Letters: G blocks in all, cut into S steps of k blocks; B frames per block, D fe
 
 import functools
 import os
-import resource
+import sys
 from typing import Literal, NamedTuple
 
 import jax
@@ -36,6 +36,7 @@ Plan = Literal["float32", "bfloat16", "rebuild", "stream"]
 PLANS: tuple[Plan, ...] = ("float32", "bfloat16", "rebuild", "stream")  # fastest first
 WHITENING_FRAMES = 50_000  # enough for the covariance of some hundred features
 _USABLE = 0.6  # part of the free memory that a plan may be predicted to take
+_LEAST_MEMORY = 8 << 30  # where a system does not tell how much it has
 _WORKING_MATRICES = 8  # (B, B) temporaries of one block: cosine, SSM, agreement, A, C, V, M, spare
 
 
@@ -204,8 +205,14 @@ def free_memory(mesh: Mesh) -> int:
             kibibytes = {line.split(":")[0]: int(line.split()[1]) for line in file}
         available = kibibytes["MemAvailable"] * 1024
     except (OSError, KeyError):
-        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        available = _physical_memory() // 2
     return available // len(mesh.local_devices)
+
+
+def _physical_memory() -> int:
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return _LEAST_MEMORY
 
 
 def used_memory(mesh: Mesh) -> int:
@@ -221,11 +228,16 @@ def used_memory(mesh: Mesh) -> int:
 
 
 def peak_memory(mesh: Mesh) -> int:
-    """Most bytes ever held: of the first device, or on a CPU of the process."""
+    """Most bytes ever held: of the first device, or on a CPU of the process (0 on Windows)."""
     statistics = mesh.local_devices[0].memory_stats()
     if statistics and "peak_bytes_in_use" in statistics:
         return statistics["peak_bytes_in_use"]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    try:
+        import resource
+    except ImportError:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _pair_bytes(plan: Plan, item: int) -> int:

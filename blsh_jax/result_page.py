@@ -29,11 +29,13 @@ _COLUMNS = {
     "utterances": "mixtures",
 }
 _ABOUT_MATRICES = (
-    "Every frame of the first mixture above is compared with every other one; both axes are time. "
+    "Every frame of the first mixture above, or of its first 10 seconds, is compared with every "
+    "other one; both axes are time. "
     "The target is what the codes were trained to reproduce. A code's matrix is the weighted share "
     "of bits that two frames agree on, about half by chance, so it is brighter than the target; "
     "what counts is which pairs stand out."
 )
+_SHOWN_SECONDS = 10  # the matrices grow with the square
 _ABOUT_SOUNDS = (
     "All sounds of a mixture are played at one gain and drawn in one colour scale. A mask says how "
     "much of each time and frequency is kept; the oracle is the ideal binary mask, which needs the "
@@ -143,7 +145,9 @@ def write(
 
 
 def _matrices(model: Model, signal: np.ndarray, num_bits: Sequence[int]) -> Section:
-    target, learned = self_similarities(model, signal, num_bits)
+    stft = model.config.stft
+    shown = signal[: round(_SHOWN_SECONDS * stft.sample_rate)]
+    target, learned = self_similarities(model, shown, num_bits)
     pictures = [
         report.picture(plots.matrix(title, matrix, target), f"self-similarity matrix: {title}")
         for title, matrix in ({"target": target} | learned).items()

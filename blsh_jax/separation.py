@@ -9,6 +9,7 @@ import functools
 from typing import Protocol
 
 import jax
+import numpy as np
 from jax import Array
 
 from blsh_jax import codes, masks, noise_tracking, search, spectra
@@ -116,7 +117,7 @@ def build_dictionary(hasher: Hasher, frames: Array, binary_masks: Array) -> Dict
         The dictionary.
 
     Raises:
-        ValueError: the frames do not fit the hasher or the masks.
+        ValueError: the frames do not fit the hasher or the masks, or the masks are packed.
 
     Source: [ICASSP20] section 2.2.
     """
@@ -127,6 +128,8 @@ def build_dictionary(hasher: Hasher, frames: Array, binary_masks: Array) -> Dict
         )
     if len(frames) != len(binary_masks):
         raise ValueError(f"{len(frames)} frames, but binary_masks has {len(binary_masks)} rows")
+    if binary_masks.dtype == np.uint32:
+        raise ValueError("binary_masks is uint32, packed: give bool, or call Dictionary itself")
     packed = masks.pack_masks(binary_masks)
     return Dictionary(hasher, codes.encode(hasher, frames), packed, binary_masks.shape[-1])
 
@@ -206,4 +209,4 @@ def _masks(
     frames = spectra.features(spectrum, features, stft)
     queries = dictionary.encode(frames.reshape(-1, frames.shape[-1]))
     mask = estimate_mask(dictionary, queries, k).reshape(spectrum.shape)
-    return noise_tracking.join(mask, spectrum, evidence)[0]
+    return noise_tracking.join(mask, spectrum, evidence, stft)[0]

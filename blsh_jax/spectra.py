@@ -78,7 +78,7 @@ def stft(signals: Array, config: StftConfig) -> Array:
     framed = jnp.concatenate(
         [hops[..., i : i + frames, :] for i in range(window_length // hop)], axis=-1
     )
-    window = jnp.asarray(_hann(window_length), signals.dtype)
+    window = jnp.asarray(hann(window_length), signals.dtype)
     return jnp.fft.rfft(framed * jnp.broadcast_to(window, framed.shape))
 
 
@@ -103,7 +103,7 @@ def istft(spectra: Array, num_samples: int, config: StftConfig) -> Array:
             f"spectra have {spectra.shape[-2]} frames, but {num_samples} samples make {frames}"
         )
     framed = jnp.fft.irfft(spectra, n=window_length)
-    window = jnp.asarray(_hann(window_length), framed.dtype)
+    window = jnp.asarray(hann(window_length), framed.dtype)
     overlapped = _overlap_add(framed * jnp.broadcast_to(window, framed.shape), hop)
     before = window_length - hop
     kept = overlapped[..., before : before + num_samples]
@@ -155,7 +155,8 @@ def features(
         return spectrum
     bands = level_bands(spectra, features, config)
     if past is None:
-        past = jnp.zeros((*bands.shape[:-2], num_past_frames(features, config), features.levels))
+        shape = (*bands.shape[:-2], num_past_frames(features, config), features.levels)
+        past = jnp.zeros(shape, bands.dtype)
     levels = levels_above_floor(jnp.concatenate([past, bands], axis=-2), features, config)
     return unit_norm(jnp.concatenate([spectrum, unit_norm(levels)], axis=-1))
 
@@ -289,6 +290,6 @@ def _overlap_add(framed: Array, hop: int) -> Array:
     return summed.reshape(*lead, -1)
 
 
-def _hann(length: int) -> np.ndarray:
-    """Periodic Hann window."""
+def hann(length: int) -> np.ndarray:
+    """(length,) float64, the periodic Hann window."""
     return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)

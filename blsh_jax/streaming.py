@@ -168,7 +168,7 @@ def _advance(
     frames = spectra.features(spectrum, features, stft, state.bands)[:, ready]
     queries = dictionary.encode(frames.reshape(-1, frames.shape[-1]))
     mask = separation.estimate_mask(dictionary, queries, k).reshape(*frames.shape[:2], -1)
-    mask, track = noise_tracking.join(mask, spectrum[:, ready], evidence, state.track)
+    mask, track = noise_tracking.join(mask, spectrum[:, ready], evidence, stft, state.track)
     mask = jnp.maximum(mask, jnp.broadcast_to(floor, mask.shape))
     masked = jnp.concatenate([state.masked, masks.apply_mask(mask, spectrum[:, ready])], axis=1)
     gains = jnp.concatenate([state.gains, _high_gains(mask)], axis=1)
@@ -203,7 +203,7 @@ def _high_gains(mask: Array) -> Array:
 def _interpolate(gains: Array, stft: StftConfig) -> Array:
     """Gains of H + P - 1 frames to H hops of samples, weighted as the inverse transform weighs."""
     per_window = stft.window_length // stft.hop_length
-    hann = np.hanning(stft.window_length + 1)[:-1].reshape(per_window, stft.hop_length)
+    hann = spectra.hann(stft.window_length).reshape(per_window, stft.hop_length)
     weights = jnp.asarray(np.square(hann) / np.square(hann).sum(0), gains.dtype)
     hops = gains.shape[1] - per_window + 1
     framed = jnp.stack([gains[:, i : i + hops] for i in reversed(range(per_window))], axis=-1)
@@ -242,12 +242,15 @@ class Stream:
             (m,) or (C, m) float32.
 
         Raises:
-            ValueError: ``samples`` has other axes or channels than the stream.
+            ValueError: ``samples`` has other axes or channels than the stream, or holds NaN or
+                infinity.
         """
         lead = () if self._channels is None else (self._channels,)
         if samples.ndim == 0 or samples.shape[:-1] != lead:
             wanted = "(n,)" if self._channels is None else f"({self._channels}, n)"
             raise ValueError(f"samples has shape {samples.shape}: give {wanted}")
+        if not np.isfinite(samples).all():
+            raise ValueError("samples holds NaN or infinity: replace them before denoising")
         return self.feed_rows(samples.reshape(self._rows, -1))[0].reshape(*lead, -1)
 
     def flush(self) -> np.ndarray:

@@ -80,7 +80,7 @@ def train(
         The model, with its frames, and the course of the training.
 
     Raises:
-        ValueError: the mixtures give fewer frames than one block holds.
+        ValueError: as ``learn``.
 
     Source: [ICASSP20] Algorithm 2 and section 4.
     """
@@ -107,10 +107,17 @@ def learn(
         As ``train``.
 
     Raises:
-        ValueError: as ``boosting.fit``, ``residual.fit`` or ``refinement.refine``.
+        ValueError: the dictionary has fewer frames than ``config.num_neighbors``; or as
+            ``boosting.fit``, ``residual.fit`` or ``refinement.refine``.
 
     Source: [ICASSP20] Algorithm 2.
     """
+    kept = slice(0, config.max_dictionary_frames or None)
+    if len(sample.frames[kept]) < config.num_neighbors:
+        raise ValueError(
+            f"the dictionary has {len(sample.frames[kept])} frames, fewer than num_neighbors "
+            f"{config.num_neighbors}: give more mixtures, or a greater dictionary_fraction"
+        )
     frames, shares, sources = (
         part[: config.max_fit_frames] for part in (sample.frames, sample.shares, sample.mixtures)
     )
@@ -122,7 +129,6 @@ def learn(
             hasher, frames, shares, sources, config.refine, key, progress
         )
         info = RefinedInfo(learned, loss)
-    kept = slice(0, config.max_dictionary_frames or None)
     encoded = codes.encode(hasher, jnp.asarray(sample.frames[kept]))
     packed = jnp.asarray(sample.masks[kept])
     dictionary = Dictionary(hasher, encoded, packed, config.stft.num_bins)

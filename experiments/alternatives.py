@@ -135,7 +135,7 @@ def _system(
     @jax.jit
     def estimate(speech: Array, noise: Array) -> Array:
         spectrum = spectra.stft(speech + noise, config.stft)
-        joined, _ = noise_tracking.join(mask(spectrum), spectrum, evidence)
+        joined, _ = noise_tracking.join(mask(spectrum), spectrum, evidence, config.stft)
         return spectra.istft(masks.apply_mask(joined, spectrum), speech.shape[-1], config.stft)
 
     return System(name, length, estimate)
@@ -397,10 +397,11 @@ _ALTERNATIVES: dict[str, dict[str, Callable[[_Material, Sequence[int]], dict[int
     },
 }
 
-# Weights that were the best without the past, on the material that the recipe's were chosen on.
+# Weights chosen as the recipe's were, without the past, or without frequency and prior.
 _EVIDENCE = {
     "neighbours alone": MASK_ALONE,
-    "neighbours and the frame, not the past": EvidenceConfig(mask_weight=1.3, snr_weight=0.45),
+    "neighbours and the frame, not the past": EvidenceConfig(0.8, 1.6, 0.9, 0.3, lowest_hz=50.0),
+    "equal weights at all frequencies": EvidenceConfig(1.0, 1.0, 0.4, 0.4, 0.4, 0.4),
 }
 
 

@@ -8,22 +8,32 @@ of each utterance: with the training corpora that is the closed test set. --repo
 hear and see it: players, spectrograms, masks, self-similarity matrices and scores in one file.
 """
 
-from absl import app, flags
+from absl import flags
 
 from blsh_jax import config as configs
 from blsh_jax import corpora, evaluation, model, records, result_page
+from blsh_jax.model import Model
 from experiments import flags as launch
 
 _COLUMNS = ["method", "num_bits", "sdr", "sir", "sar", "si_sdr", "sdr_std", "utterances", "seconds"]
 
 
 def _define_flags() -> None:
-    flags.DEFINE_string("model", None, "Model file of experiments.train.", required=True)
+    flags.DEFINE_string(
+        "model",
+        None,
+        "Model file of experiments.train, or a shipped model by name.",
+        required=True,
+    )
     launch.define_corpora()
     launch.define_output("Record to write (.json).")
     flags.DEFINE_string("report", None, "Page to write (.html), with sounds of two mixtures.")
-    flags.DEFINE_list("methods", list(evaluation.METHODS), "Which systems to compare.")
-    flags.DEFINE_list("num_bits", ["25", "50", "150"], "Code lengths of blsh and lsh.")
+    flags.DEFINE_list(
+        "methods",
+        list(evaluation.METHODS),
+        "Which systems to compare; by default all that the model holds enough for.",
+    )
+    launch.define_lengths("num_bits", [25, 50, 150])
     flags.DEFINE_enum("part", "whole", ["whole", "closed"], "Whole utterances, or held-back parts.")
     flags.DEFINE_enum("scorer", "blsh_jax", list(evaluation.SCORERS), "Whose BSS_Eval.")
     flags.DEFINE_float("snr_db", 0.0, "Signal-to-noise ratio of the mixtures, in dB.")
@@ -38,7 +48,9 @@ def main(argv: list[str]) -> None:
     """Flags, library, record."""
     del argv
     values = flags.FLAGS
-    trained = model.load(values.model)
+    trained = model.load_named(values.model)
+    num_bits = launch.lengths("num_bits", trained.hasher.num_bits)
+    methods = _methods(trained)
     rate = trained.config.stft.sample_rate
     speech = corpora.load(corpora.list_speech(values.speech), rate)
     noise = corpora.load(corpora.list_noise(values.noise), rate)
@@ -55,12 +67,11 @@ def main(argv: list[str]) -> None:
         corpora.report(skipped)
     heard = {"speech": len(speech), "noise": len(noise), "mixtures": len(mixtures)}
     left_out = {"speech": len(speech.skipped), "noise": len(noise.skipped)}
-    num_bits = _lengths(values.num_bits, trained.hasher.num_bits)
-    systems = evaluation.make_systems(trained, values.methods, num_bits, values.seed)
+    systems = evaluation.make_systems(trained, methods, num_bits, values.seed)
     rows = evaluation.evaluate(systems, mixtures, values.scorer, progress=True)
-    names = ("methods", "num_bits", "part", "scorer", "snr_db", "max_mixtures", "seed")
+    names = ("part", "scorer", "snr_db", "max_mixtures", "seed")
     settings = {name: values[name].value for name in names}
-    settings |= {"used": heard, "left_out": left_out}
+    settings |= {"methods": methods, "num_bits": num_bits, "used": heard, "left_out": left_out}
     settings |= {"model": configs.to_dict(trained.config), "provenance": trained.provenance}
     record = records.record(rows, settings)
     records.write_json(values.output, record)
@@ -71,16 +82,12 @@ def main(argv: list[str]) -> None:
         result_page.write(values.report, "Separation scores", lead, rows, shown, trained)
 
 
-def _lengths(texts: list[str], available: int) -> list[int]:
-    """Code lengths from the flag, which must be numbers that the model has."""
-    try:
-        lengths = [int(text) for text in texts]
-    except ValueError:
-        raise app.UsageError(f"--num_bits={','.join(texts)}: give numbers") from None
-    too_long = [length for length in lengths if not 1 <= length <= available]
-    if too_long:
-        raise app.UsageError(f"--num_bits: {too_long[0]} bits asked, the model has {available}")
-    return lengths
+def _methods(trained: Model) -> list[str]:
+    """What is asked; by default what is possible."""
+    given = flags.FLAGS.methods
+    if trained.frames is None and flags.FLAGS["methods"].using_default_value:
+        return [name for name in given if name not in evaluation.NEED_FRAMES]
+    return given
 
 
 if __name__ == "__main__":

@@ -208,7 +208,7 @@ def _sdr(tests: TestSet, estimate: np.ndarray) -> float:
     reference = np.stack([tests.speech, tests.noise], axis=1)
     estimates = np.stack([estimate, tests.noise], axis=1)
     scores = metrics.bss_eval(reference, estimates, tests.lengths).sdr[:, 0]
-    return float(np.average(scores, weights=tests.lengths))
+    return float(metrics.length_weighted_mean(scores, tests.lengths))
 
 
 def _rows(name, method, fraction, lengths, scores: np.ndarray) -> list[dict[str, Any]]:

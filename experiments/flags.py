@@ -1,10 +1,12 @@
 """Flags of the launches, made from the configuration dataclasses: the one place that maps them."""
 
 import dataclasses
+import os
 import re
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import app, flags
@@ -23,6 +25,7 @@ def run(define_flags: Callable[[], None], main: Callable[[list[str]], None]) -> 
         if len(argv) > 1:
             raise app.UsageError(f"unexpected argument {argv[1]!r}")
         try:
+            _prepare_output()
             main(argv)
         except (ValueError, OSError) as error:
             sys.exit(f"error: {error}")
@@ -47,9 +50,42 @@ def define_corpora() -> None:
     )
 
 
-def define_output(help_text: str) -> None:
+def define_output(help_text: str, suffix: str = ".json") -> None:
     """``--output``: the file that the launch writes."""
     flags.DEFINE_string("output", None, help_text, required=True)
+    flags.register_validator(
+        "output",
+        lambda path: path is None or path.endswith(suffix),
+        f"give the name of a file that ends in {suffix}",
+    )
+
+
+def define_lengths(name: str, default: Sequence[int]) -> None:
+    """``--NAME``: code lengths, for ``lengths``."""
+    flags.DEFINE_list(name, [str(length) for length in default], "Code lengths to score.")
+
+
+def lengths(name: str, available: int) -> list[int]:
+    """Code lengths from the flag; of its default those that are available.
+
+    Args:
+        name: of the flag.
+        available: bits of the model.
+
+    Raises:
+        ValueError: a length is no number, or longer than the model.
+    """
+    texts: list[str] = getattr(flags.FLAGS, name)
+    try:
+        given = [int(text) for text in texts]
+    except ValueError:
+        raise ValueError(f"--{name}={','.join(texts)}: give numbers") from None
+    if flags.FLAGS[name].using_default_value:
+        return [length for length in given if length <= available] or [available]
+    wrong = [length for length in given if not 1 <= length <= available]
+    if wrong:
+        raise ValueError(f"--{name}: {wrong[0]} bits asked, the model has {available}")
+    return given
 
 
 def define_train_config() -> None:
@@ -58,13 +94,13 @@ def define_train_config() -> None:
         "recipe",
         "paper",
         list(RECIPES),
-        "Where the settings start from, before other flags change them: paper, the published "
-        "method; general, for noise that the dictionary has not heard (random mixtures of varied "
-        "and made noise, levels above the noise floor, hyperplanes refined together, rumble "
-        "counted as noise, more neighbours, masks joined with the noise that the utterance "
-        "shows).",
+        "Where the settings start from, before other flags change them: paper, the paper's "
+        "method (add --mode=published --target=cosine for the authors' own training); general, for "
+        "noise that the dictionary has not heard (random mixtures of varied and made noise, levels "
+        "above the noise floor, hyperplanes refined together, rumble counted as noise, more "
+        "neighbours, masks joined with the noise that the utterance shows).",
     )
-    _define_fields(TrainConfig)
+    _define_fields(TrainConfig, RECIPES["general"])
 
 
 def train_config() -> TrainConfig:
@@ -72,14 +108,28 @@ def train_config() -> TrainConfig:
     return _from_flags(RECIPES[flags.FLAGS.recipe])
 
 
-def _define_fields(config: type) -> None:
+def _prepare_output() -> None:
+    """Make the folder of ``--output`` now: hours later would be late to learn that it cannot be."""
+    output = flags.FLAGS["output"].value if "output" in flags.FLAGS else None
+    if output is None:
+        return
+    folder = Path(output).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"--output={output}: the folder cannot be written")
+
+
+def _define_fields(config: type, general: Any) -> None:
+    """A flag for each field; its help says where the general recipe has another value."""
     descriptions = _descriptions(config)
     for field in dataclasses.fields(config):
+        value = getattr(general, field.name)
         if dataclasses.is_dataclass(field.default):
-            _define_fields(type(field.default))
+            _define_fields(type(field.default), value)
         else:
             name = _FLAG_NAMES.get(field.name, field.name)
-            _define(name, field.type, field.default, descriptions.get(field.name, ""))
+            other = f" --recipe=general has {value}." if value != field.default else ""
+            _define(name, field.type, field.default, descriptions[field.name] + other)
 
 
 def _from_flags(recipe: Any) -> Any:

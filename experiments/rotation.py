@@ -119,7 +119,7 @@ def _define_flags() -> None:
     launch.define_output("Record to write (.json).")
     launch.define_train_config()
     flags.DEFINE_list("snrs", ["0", "10", "15"], "Signal-to-noise ratios of the tests, in dB.")
-    flags.DEFINE_list("lengths", ["25", "50", "150"], "Code lengths to score.")
+    launch.define_lengths("lengths", [25, 50, 150])
     flags.DEFINE_list("tools", list(denoisers.TOOLS), "Other tools to score.")
     flags.DEFINE_bool("listening", True, "Score STOI and PESQ too.")
     flags.DEFINE_integer("num_groups", 5, "Groups of noises that are unseen together.", 2)
@@ -131,6 +131,13 @@ def main(argv: list[str]) -> None:
     """Flags, library, record."""
     del argv
     values, config = flags.FLAGS, launch.train_config()
+    settings: dict[str, Any] = {
+        "snrs": [float(snr) for snr in values.snrs],
+        "num_bits": launch.lengths("lengths", config.fit.num_bits),
+        "tools": values.tools,
+        "num_groups": values.num_groups,
+        "mixtures_per_noise": values.mixtures_per_noise,
+    }
     rate = config.stft.sample_rate
     sources = (
         corpora.list_speech(values.speech),
@@ -140,13 +147,6 @@ def main(argv: list[str]) -> None:
     speech, noise, open_speech = (corpora.load(source, rate) for source in sources)
     for recordings in (speech, noise, open_speech):
         corpora.report(recordings)
-    settings: dict[str, Any] = {
-        "snrs": [float(snr) for snr in values.snrs],
-        "num_bits": [int(length) for length in values.lengths],
-        "tools": values.tools,
-        "num_groups": values.num_groups,
-        "mixtures_per_noise": values.mixtures_per_noise,
-    }
     measures = denoisers.measures() if values.listening else {}
     rows = rotation(speech, noise, open_speech, config, measures=measures, **settings)
     summaries = means(rows)

@@ -165,14 +165,14 @@ def _spectral_costs(dictionary: SpectralDictionary, model: Model, method: str) -
 def define_network_flags() -> None:
     """Sizes and training of the networks."""
     flags.DEFINE_integer("fc_layers", 3, "Hidden layers of the fully connected network.")
-    flags.DEFINE_integer("fc_units", 1024, "Units of each of them.")
+    flags.DEFINE_integer("fc_units", 1024, "Units of each hidden layer.")
     flags.DEFINE_integer("blstm_layers", 2, "Layers of the bidirectional LSTM.")
-    flags.DEFINE_integer("blstm_units", 1024, "Units of each direction of each of them.")
+    flags.DEFINE_integer("blstm_units", 1024, "Units of each layer, in each direction.")
     default = NetworkConfig()
     flags.DEFINE_integer(
         "max_segments", default.max_segments, "Segments of 100 frames to train networks on at most."
     )
-    flags.DEFINE_integer("network_epochs", default.max_epochs, "Passes over them at most.")
+    flags.DEFINE_integer("network_epochs", default.max_epochs, "Passes over the segments at most.")
 
 
 def network_configs() -> dict[str, NetworkConfig]:

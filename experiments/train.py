@@ -29,7 +29,7 @@ from experiments import flags as launch
 
 def _define_flags() -> None:
     launch.define_corpora()
-    launch.define_output("Model file to write (.npz).")
+    launch.define_output("Model file to write (.npz).", ".npz")
     launch.define_train_config()
     flags.DEFINE_bool("keep_frames", True, "Keep the dictionary's frames, for LSH and KNN.")
     flags.DEFINE_string("speech_licence", None, "Licence of the speech, if its layout says none.")

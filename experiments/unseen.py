@@ -4,7 +4,7 @@ r"""One choice at a time: what helps in noise that the dictionary has not heard.
 
 For validation, on training material alone. Deals the noises into groups and leaves one out after
 the other; the models are trained on most of the speakers in the other noises and scored on the rest
-of the speakers in the noises left out. First the way from the published method to the recipe, a
+of the speakers in the noises left out. First the way from the paper's method to the recipe, a
 step a row; then the recipe with one thing changed. Takes half an hour on two CPU cores.
 """
 
@@ -25,9 +25,9 @@ from experiments.workbench import random_dictionary, searching
 _COLUMNS = ["step", "method", "num_bits", "sdr"]
 _Changes = dict[str, Any]
 
-# From the published method to the recipe: what each step takes over from the recipe.
+# From the paper's method to the recipe: what each step takes over from the recipe.
 STEPS: dict[str, tuple[str, ...]] = {
-    "as published": (),
+    "the paper's way": (),
     "varied mixtures": ("variety", "dictionary_fraction"),
     "more neighbours": ("num_neighbors",),
     "levels above the noise floor": ("features",),
@@ -48,7 +48,7 @@ CHANGES: dict[str, _Changes] = {
 
 
 def ladder(recipe: TrainConfig) -> dict[str, TrainConfig]:
-    """The published method, changed step by step into the recipe."""
+    """The paper's method, changed step by step into the recipe."""
     config = dataclasses.replace(
         TrainConfig(), fit=recipe.fit, max_fit_frames=recipe.max_fit_frames, seed=recipe.seed
     )

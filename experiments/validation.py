@@ -65,7 +65,7 @@ def define_flags() -> None:
     launch.define_corpora()
     launch.define_output("Record to write (.json).")
     launch.define_train_config()
-    flags.DEFINE_list("lengths", ["25", "150"], "Code lengths to score.")
+    launch.define_lengths("lengths", [25, 150])
     flags.DEFINE_integer("num_groups", 3, "Groups of noises that are left out together.", 2)
     flags.DEFINE_integer("test_mixtures", 60, "Test mixtures of a group.", 1)
     flags.adopt_module_key_flags(launch)  # so that --help names them
@@ -79,13 +79,13 @@ def run(score: Callable[[list[Group], TrainConfig, list[int]], _Rows], columns: 
         columns: of the rows, to print.
     """
     values, config = flags.FLAGS, launch.train_config()
+    num_bits = launch.lengths("lengths", config.fit.num_bits)
     rate = config.stft.sample_rate
     speech = corpora.load(corpora.list_speech(values.speech), rate)
     noise = corpora.load(corpora.list_noise(values.noise), rate)
     for loaded in (speech, noise):
         corpora.report(loaded)
     dealt = {"num_groups": values.num_groups, "num_mixtures": values.test_mixtures}
-    num_bits = [int(length) for length in values.lengths]
     rows = score(left_out_in_turn(speech, noise, **dealt), config, num_bits)
     settings = {"num_bits": num_bits} | dealt
     records.write_json(values.output, records.record(rows, configs.to_dict(config) | settings))

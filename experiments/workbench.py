@@ -78,7 +78,8 @@ class Workbench:
         config = dataclasses.replace(self.config, fit=fit)
         make = lambda: training.learn(self.sample, config, self.protocol.sources, progress=True)[0]
         trained = self.cache.model(self.settings(fit=self.fit_settings(fit)), make)
-        return dataclasses.replace(trained, frames=self.sample.frames.astype(np.float16))
+        frames = self.sample.frames[: trained.dictionary.num_frames]
+        return dataclasses.replace(trained, frames=frames.astype(np.float16))
 
     def network(self, config: NetworkConfig) -> Network:
         """A network, trained on the same mixtures, early-stopped on the closed set."""

@@ -11,9 +11,10 @@ def random_model(
 ):
     """A model whose dictionary is random."""
     features = config.FeatureConfig(kind, 40, context, levels, floor_frames=9)
-    settings = config.TrainConfig(
-        features=features, evidence=config.EvidenceConfig(1.5, snr_weight, snr_weight / 2)
-    )
+    snr = snr_weight, snr_weight / 4
+    past_snr = snr_weight / 2, snr_weight
+    evidence = config.EvidenceConfig(0.8, 1.5, *snr, *past_snr, -0.3)
+    settings = config.TrainConfig(features=features, evidence=evidence)
     keys = jax.random.split(jax.random.key(0), 3)
     length = spectra.num_features(features, settings.stft)
     frames = jnp.abs(jax.random.normal(keys[0], (num_frames, length)))

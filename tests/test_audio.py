@@ -131,6 +131,7 @@ def _bad_files(tmp_path):
     soundfile.write(tmp_path / "nan.wav", np.float32([0, np.nan, 0]), RATE, subtype="FLOAT")
     (tmp_path / "text.wav").write_text("not audio at all")
     (tmp_path / "folder.wav").mkdir()
+    os.mkfifo(tmp_path / "pipe.wav")
 
 
 @pytest.mark.parametrize(
@@ -138,6 +139,7 @@ def _bad_files(tmp_path):
     [
         ("missing.wav", "no such file"),
         ("folder.wav", "is a folder"),
+        ("pipe.wav", "no regular file; send it to standard input"),
         ("cut.wav", "cut short"),
         ("cut.flac", "cut short|not readable"),
         ("cut_sphere.wav", "cut short"),
@@ -152,6 +154,29 @@ def test_unusable_files_are_named(tmp_path, name, message):
     _bad_files(tmp_path)
     with pytest.raises(audio.AudioError, match=f"{name}.*({message})"):
         audio.read(tmp_path / name)
+
+
+def test_flac_of_unknown_length_is_read(tmp_path):
+    path = tmp_path / "x.flac"
+    audio.write(path, _tone(), RATE)
+    data = bytearray(path.read_bytes())
+    # The low 36 bits count the samples; encoders that write to a pipe leave zeros.
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    expected, _ = audio.read(path)
+    path.write_bytes(data)
+    np.testing.assert_array_equal(audio.read(path)[0], expected)
+    with audio.reading(path) as file:
+        assert (file.num_samples, file.seconds) == (0, 0.0)
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(audio.AudioError, match=r"x\.flac: not readable"):
+        audio.read(path)
+
+
+def test_names_need_not_be_valid_in_any_encoding(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    audio.write(path, _tone(), RATE)
+    np.testing.assert_allclose(audio.read(path)[0], _tone(), atol=1e-4)
 
 
 def test_riff_of_unknown_size_is_read(tmp_path):

@@ -3,6 +3,8 @@
 import dataclasses
 import io
 import json
+import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -38,6 +40,7 @@ def folder(tmp_path):
     soundfile.write(source / "sub" / "b.wav", noise[:, 0], 8000, subtype="PCM_16")
     soundfile.write(source / "silent.wav", np.zeros((480, 3)), 48000, subtype="FLOAT")
     (source / "text.wav").write_text("not audio")
+    (source / os.fsdecode(b"caf\xe9.wav")).write_text("not audio either")
     (source / "empty.wav").write_bytes(b"")
     whole = (source / "a.flac").read_bytes()
     (source / "cut.flac").write_bytes(whole[: len(whole) // 2])
@@ -69,12 +72,12 @@ def test_a_folder_keeps_its_tree_and_bad_files_are_named(folder, tmp_path, used)
         before, after = soundfile.info(folder / name), soundfile.info(out / name)
         for attribute in ("samplerate", "channels", "frames", "subtype"):
             assert getattr(before, attribute) == getattr(after, attribute)
-    for bad in ("text.wav", "empty.wav", "cut.flac", "nan.wav"):
+    for bad in ("text.wav", "empty.wav", "cut.flac", "nan.wav", "caf"):
         assert bad in done.stderr
-    assert "3 denoised, 4 failed" in done.stdout
+    assert "3 denoised, 5 failed" in done.stdout
     stamps = {name: (out / name).stat().st_mtime_ns for name in written}
     again = blsh("denoise", folder, out, f"--model={used}")
-    assert "3 already there, 4 failed" in again.stdout
+    assert "3 already there, 5 failed" in again.stdout
     assert stamps == {name: (out / name).stat().st_mtime_ns for name in written}
 
 
@@ -100,7 +103,7 @@ def test_standard_input_and_output(tmp_path, used):
     assert (info.samplerate, info.channels) == (22050, 2)
     failed = blsh("denoise", "-", "-", f"--model={used}", input=b"not audio", text=False)
     assert (failed.returncode, failed.stdout) == (1, b"")
-    assert b"standard input" in failed.stderr
+    assert b"  standard input: not readable" in failed.stderr
 
 
 @pytest.mark.parametrize(
@@ -109,6 +112,7 @@ def test_standard_input_and_output(tmp_path, used):
         (("denoise", "no.wav", "z.wav"), "no.wav: no such file"),
         (("denoise", "x.wav"), "required: OUTPUT"),
         (("denoise", "x.wav", "x.wav"), "also an input"),
+        (("denoise", ".", "-"), "standard output takes one file"),
         (("denoise", "x.wav", "z.wav", "--model=no.npz"), "no.npz"),
         (("denoise", "x.wav", "z.wav", "--dry_wet=2"), "dry_wet is 2"),
         (("denoise", "x.wav", "z.wav", "--device=abacus"), "abacus"),
@@ -146,6 +150,20 @@ def test_killed_half_way_leaves_nothing_under_the_name_and_is_done_again(tmp_pat
     assert done.returncode == 0 and "1 denoised" in done.stdout
     assert soundfile.info(out / "x.wav").frames == RATE
     assert [path.name for path in audio.find_audio(out)] == ["x.wav"]
+
+
+def test_ended_half_way_removes_what_was_temporary(tmp_path, used):
+    noisy = 0.1 * np.random.default_rng(0).standard_normal(60 * 16000)
+    soundfile.write(tmp_path / "x.wav", np.tile(noisy, 20), RATE)
+    (tmp_path / "out").mkdir()
+    arguments = command("denoise", tmp_path / "x.wav", tmp_path / "out", f"--model={used}")
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        while not any(path.stat().st_size > 1e6 for path in (tmp_path / "out").iterdir()):
+            assert run.poll() is None
+            time.sleep(0.005)
+        run.send_signal(signal.SIGTERM)
+    assert run.returncode == 128 + signal.SIGTERM
+    assert files_of(tmp_path / "out") == set()
 
 
 def test_inputs_are_never_written_over(tmp_path):
@@ -192,6 +210,14 @@ def test_every_command_explains_itself(name, capsys):
     help_text = capsys.readouterr().out
     assert ended.value.code == 0
     assert f"blsh {name}" in help_text and len(help_text) > 200
+
+
+def test_the_package_runs_as_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["blsh", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("blsh_jax", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.strip() == f"blsh {_version.__version__}"
 
 
 def test_version():

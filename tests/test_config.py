@@ -29,6 +29,8 @@ def test_unknown_settings_are_named():
         (config.FitConfig, "sigma2", 0.0),
         (config.TrainConfig, "dictionary_fraction", 0.0),
         (config.TrainConfig, "held_back", 1.0),
+        (config.TrainConfig, "num_neighbors", 0),
+        (config.TrainConfig, "max_fit_frames", -5),
     ],
 )
 def test_bad_values_name_the_setting(kind, name, value):

@@ -115,6 +115,13 @@ def test_duan_by_its_names(tmp_path):
     assert [r.name for r in corpus.recordings] == sorted([*names.split(), "ocean"])
 
 
+def test_two_noises_of_one_of_duans_names_are_not_duans(tmp_path):
+    for name in ("ocean_1", "ocean_2", "birds"):
+        _put(tmp_path / f"{name}.wav")
+    corpus = corpora.list_noise(tmp_path)
+    assert corpus.layout != "duan" and len(corpus.recordings) == 3
+
+
 def test_demand_gives_its_first_channel_only(tmp_path):
     for place in ("DKITCHEN", "TMETRO"):
         for channel in range(1, 17):

@@ -137,6 +137,7 @@ def test_inside_jit_and_vmap(used):
         (np.zeros(0), "not empty"),
         (np.zeros(10, np.int16), "floating"),
         (np.array([0.0, np.nan]), "NaN"),
+        (np.zeros((16000, 2)), r"16000 channels: give \(channels, samples\)"),
     ],
 )
 def test_bad_arrays_are_refused(used, noisy, message):

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -92,6 +93,9 @@ def test_bad_requests_are_named(trained, held_back):
         evaluation.make_systems(trained[0].without_frames(), ("lsh",), (25,))
     with pytest.raises(ValueError, match="scorer"):
         evaluation.evaluate([], held_back, scorer="pesq")
+    silent = evaluation.System("mute", None, lambda speech, noise: 0 * speech)
+    with pytest.raises(ValueError, match=f"mute, of .*{re.escape(held_back[0].key)}.*silent"):
+        evaluation.evaluate([silent], held_back)
 
 
 def test_scores_stay_where_they_were(rows):

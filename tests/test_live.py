@@ -41,6 +41,7 @@ class FakeSound:
         return self
 
     latency = (0.01, 0.02)
+    active = True
 
     def __enter__(self):
         size = self.opened.blocksize
@@ -106,6 +107,10 @@ def test_trouble_says_what_to_do(used, monkeypatch):
         live.run(used, sound=FakeSound(np.zeros(9), (16_000,), broken=True), wait=interrupt)
     with pytest.raises(RuntimeError, match="no microphone none"):
         live.run(used, microphone="none", sound=FakeSound(np.zeros(9), ()), wait=interrupt)
+    unplugged = FakeSound(np.zeros(2560, np.float32), (16_000,))
+    unplugged.active = False
+    with pytest.raises(RuntimeError, match="the audio device stopped"):
+        live.run(used, sound=unplugged)
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     with pytest.raises(RuntimeError, match="pip install"):
         live.run(used)

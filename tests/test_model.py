@@ -54,6 +54,11 @@ def test_other_files_are_refused(tmp_path):
     for name in ("other.npz", "text.npz", "pickle.npz"):
         with pytest.raises(model.ModelError, match=re.escape(name)):
             model.load(tmp_path / name)
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    with pytest.raises(model.ModelError, match=r"one\.npy is not a whole model file"):
+        model.load(tmp_path / "one.npy")
+    with pytest.raises(model.ModelError, match="cannot be read"):
+        model.load(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"missing\.npz"):
         model.load(tmp_path / "missing.npz")
 
@@ -64,12 +69,15 @@ def _rewrite(path, **changes):
     np.savez(path, **(arrays | changes))
 
 
-def test_newer_formats_and_wrong_shapes_say_what_to_do(small_model, tmp_path):
+def test_other_formats_and_wrong_shapes_say_what_to_do(small_model, tmp_path):
     path = tmp_path / "m.npz"
     model.save(small_model, path)
     header = json.loads(str(np.load(path)["header"]))
     _rewrite(path, header=np.array(json.dumps(header | {"version": 99})))
     with pytest.raises(model.ModelError, match="upgrade"):
+        model.load(path)
+    _rewrite(path, header=np.array(json.dumps(header | {"version": 1})))
+    with pytest.raises(model.ModelError, match=r"model format 1.*train it anew"):
         model.load(path)
     _rewrite(path, header=np.array(json.dumps(header)), betas=np.ones(3, np.float32))
     with pytest.raises(model.ModelError, match="betas has shape"):

@@ -117,6 +117,12 @@ def test_mel_frames_are_the_features_of_the_mixtures(mixtures, cache):
     np.testing.assert_allclose(frames, expected, atol=1e-5)
 
 
+def test_a_dictionary_that_keeps_fewer_frames_keeps_theirs(mixtures, cache):
+    config = dataclasses.replace(CONFIG, max_dictionary_frames=50)
+    model = workbench.Workbench(mixtures, config, cache).model(config.fit)
+    assert len(model.frames) == model.dictionary.num_frames == 50
+
+
 @pytest.fixture(scope="module")
 def points(mixtures, cache):
     """Rows of figure 3 on the closed set."""

@@ -119,3 +119,5 @@ def test_bad_pieces_are_refused(used):
         streaming.Stream(used).feed(np.zeros((1, 5), np.float32))
     with pytest.raises(ValueError, match=r"give \(2, n\)"):
         streaming.Stream(used, channels=2).feed(np.zeros((3, 5), np.float32))
+    with pytest.raises(ValueError, match="NaN"):
+        streaming.Stream(used).feed(np.float32([0, np.nan]))

@@ -78,6 +78,13 @@ def test_nothing_drawn_is_said(few_mixtures):
         training.sample_frames(few_mixtures, config.TrainConfig(dictionary_fraction=1e-9))
 
 
+def test_a_dictionary_smaller_than_its_neighbours_is_refused(few_mixtures):
+    sample = training.sample_frames(few_mixtures, config.TrainConfig())
+    settings = config.TrainConfig(max_dictionary_frames=9)
+    with pytest.raises(ValueError, match="9 frames, fewer than num_neighbors 10"):
+        training.learn(sample, settings, {})
+
+
 def test_the_model_holds_codes_of_its_own_frames(trained):
     model, info = trained
     assert model.hasher.num_bits == len(info.objective) == 50

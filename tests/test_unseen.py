@@ -21,7 +21,7 @@ SMALL = dataclasses.replace(
 
 def test_the_way_leads_from_the_published_method_to_the_recipe():
     way = unseen.ladder(GENERAL)
-    assert way["as published"] == TrainConfig() == RECIPES["paper"]
+    assert way["the paper's way"] == TrainConfig() == RECIPES["paper"]
     assert list(way.values())[-1] == GENERAL
     taken = [name for names in unseen.STEPS.values() for name in names]
     assert len(taken) == len(set(taken))

@@ -242,20 +242,21 @@ static float limited_log(float ratio)
 static float join(blsh_state *state, int f, float gain, float energy)
 {
     float presence = fminf(fmaxf(gain, 1.0f - BLSH_CERTAINTY), BLSH_CERTAINTY);
-    float heard = (1.0f - presence) / (1.0f + BLSH_OUTLIERS * ratio(energy, noise_energy(state, f)));
-    float weight = energy > 0.0f ? heard : 0.0f, noise, snr, past, odds;
+    float absence = 1.0f - presence;
+    float heard = absence / (1.0f + BLSH_OUTLIERS * ratio(energy, noise_energy(state, f)));
+    float weight = energy > 0.0f ? heard : 0.0f, noise, snr, past, log_odds;
     state->noise_magnitude[f] = BLSH_MEMORY * state->noise_magnitude[f] + weight * sqrtf(energy);
     state->noise_weight[f] = BLSH_MEMORY * state->noise_weight[f] + weight;
     noise = noise_energy(state, f);
     snr = BLSH_SPEECH_MEMORY * ratio(state->speech_energy[f], noise) +
           (1.0f - BLSH_SPEECH_MEMORY) * fmaxf(ratio(energy, noise) - 1.0f, 0.0f);
     past = state->past_rest[f] > 0.0f ? state->past_speech[f] / state->past_rest[f] : 1.0f;
-    odds = BLSH_MASK_WEIGHT * (logf(presence) - log1pf(-presence)) +
-           BLSH_SNR_WEIGHT * limited_log(snr) + BLSH_PAST_SNR_WEIGHT * limited_log(past);
-    gain = 1.0f / (1.0f + expf(-odds));
+    log_odds = blsh_prior_weight[f] + blsh_mask_weight[f] * logf(presence / absence) +
+               blsh_snr_weight[f] * limited_log(snr) + blsh_past_snr_weight[f] * limited_log(past);
+    gain = 1.0f / (1.0f + expf(-log_odds));
     state->speech_energy[f] = gain * gain * energy;
-    state->past_speech[f] = BLSH_MEMORY * state->past_speech[f] + state->speech_energy[f];
-    state->past_rest[f] = BLSH_MEMORY * state->past_rest[f] + (1.0f - gain) * (1.0f - gain) * energy;
+    state->past_speech[f] = BLSH_MEMORY * state->past_speech[f] + presence * presence * energy;
+    state->past_rest[f] = BLSH_MEMORY * state->past_rest[f] + absence * absence * energy;
     return gain;
 }
 #endif

@@ -35,8 +35,8 @@ typedef struct {
     float noise_magnitude[BLSH_BINS];                  /* weighted sum of the noise's magnitudes */
     float noise_weight[BLSH_BINS];                     /* sum of the weights */
     float speech_energy[BLSH_BINS];                    /* of the last frame's estimate */
-    float past_speech[BLSH_BINS];                      /* sum of the energies that were kept */
-    float past_rest[BLSH_BINS];                        /* and of those that were taken away */
+    float past_speech[BLSH_BINS];                      /* energies that the neighbours keep */
+    float past_rest[BLSH_BINS];                        /* energies that they take away */
 #endif
     float overlap[BLSH_WINDOW];                        /* output that later frames add to */
     float work[BLSH_WINDOW + 2];

@@ -15,8 +15,9 @@ int main(void)
 {
     float hop[BLSH_HOP];
     size_t count;
+    int after = BLSH_LATENCY / BLSH_HOP; /* hops of silence that bring out what is held back */
     blsh_init(&state);
-    while ((count = fread(hop, sizeof *hop, BLSH_HOP, stdin)) > 0) {
+    while ((count = fread(hop, sizeof *hop, BLSH_HOP, stdin)) > 0 || after-- > 0) {
         memset(hop + count, 0, (BLSH_HOP - count) * sizeof *hop);
         blsh_step(&state, hop, hop);
         if (fwrite(hop, sizeof *hop, BLSH_HOP, stdout) != BLSH_HOP)

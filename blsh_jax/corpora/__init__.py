@@ -1,6 +1,6 @@
 """Speech and noise corpora, their mixtures, and a built-in synthetic corpus."""
 
-from blsh_jax.corpora.batching import Batch, batches
+from blsh_jax.corpora.batching import Batch, batches, mixture_lengths
 from blsh_jax.corpora.listing import list_noise, list_speech
 from blsh_jax.corpora.mixing import Mixture, Mixtures, make_mixtures, mix
 from blsh_jax.corpora.recordings import Corpus, Loaded, Recording, load, report
@@ -23,6 +23,7 @@ __all__ = [
     "load",
     "make_mixtures",
     "mix",
+    "mixture_lengths",
     "paper_split",
     "report",
     "synthetic_noise",

@@ -48,7 +48,7 @@ def batches(
     """
     if batch_size < 1 or multiple < 1:
         raise ValueError(f"batch_size {batch_size} and multiple {multiple} must be 1 or more")
-    lengths = _lengths(mixtures)
+    lengths = mixture_lengths(mixtures)
     order = np.argsort(-lengths, kind="stable")
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
@@ -56,7 +56,8 @@ def batches(
         yield _batch(mixtures, chosen, batch_size, padded)
 
 
-def _lengths(mixtures: Mixtures | Sequence[Mixture]) -> np.ndarray:
+def mixture_lengths(mixtures: Mixtures | Sequence[Mixture]) -> np.ndarray:
+    """(U,) int64, the samples of each mixture, without mixing where that can be told."""
     if isinstance(mixtures, Mixtures | VariedMixtures):
         return mixtures.lengths
     return np.array([len(mixture.speech) for mixture in mixtures], np.int64)

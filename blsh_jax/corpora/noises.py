@@ -25,9 +25,9 @@ _CHANNEL = re.compile(r"CH\d\d")
 
 
 def recognise_duan(folder: Path, paths: Sequence[Path]) -> list[Recording] | None:
-    """The noises, or None if any file is not named after one of the ten."""
+    """The noises, or None if any file is not named after one of the ten, or two after one."""
     names = [re.sub(r"[^a-z]", "", path.stem.lower()) for path in paths]
-    if not set(names) <= set(DUAN_NAMES):
+    if not set(names) <= set(DUAN_NAMES) or len(set(names)) < len(names):
         return None
     return [Recording(name, path, name=name) for name, path in zip(names, paths, strict=True)]
 

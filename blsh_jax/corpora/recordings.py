@@ -16,6 +16,7 @@ Layout = Literal["timit", "librispeech", "duan", "demand", "folder", "synthetic"
 # Half a step of 16-bit audio: a signal that never leaves it is digital silence.
 SILENCE = 2.0**-16
 _SHOWN = 5
+_LEAST_SECONDS = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,13 +91,12 @@ def unique_keys(recordings: Iterable[Recording]) -> tuple[Recording, ...]:
     return tuple(kept.values())
 
 
-def load(corpus: Corpus, sample_rate: int, min_seconds: float = 0.1) -> Loaded:
+def load(corpus: Corpus, sample_rate: int) -> Loaded:
     """Reads every recording of a corpus as mono at one rate; what is unusable is left out, named.
 
     Args:
         corpus: what to read.
         sample_rate: in Hz; files at other rates are resampled.
-        min_seconds: shorter recordings are left out.
 
     Returns:
         The signals, and in ``skipped`` each damaged, silent or too short file with the reason;
@@ -109,7 +109,7 @@ def load(corpus: Corpus, sample_rate: int, min_seconds: float = 0.1) -> Loaded:
     progress = tqdm(corpus.recordings, "reading", unit="file", delay=2, disable=None, leave=False)
     for recording in progress:
         try:
-            signal = _usable(recording, sample_rate, min_seconds)
+            signal = _usable(recording, sample_rate)
         except audio.AudioError as error:
             skipped.append((str(recording.path), str(error).removeprefix(f"{recording.path}: ")))
         else:
@@ -121,13 +121,13 @@ def load(corpus: Corpus, sample_rate: int, min_seconds: float = 0.1) -> Loaded:
     return Loaded(signals, tuple(kept), skipped)
 
 
-def _usable(recording: Recording, sample_rate: int, min_seconds: float) -> np.ndarray:
+def _usable(recording: Recording, sample_rate: int) -> np.ndarray:
     if recording.path is None:
         raise audio.AudioError(f"{recording.key}: has no file, it was made in memory")
     signal, _ = audio.read(recording.path, sample_rate)
-    if len(signal) < min_seconds * sample_rate:
+    if len(signal) < _LEAST_SECONDS * sample_rate:
         seconds = len(signal) / sample_rate
-        raise audio.AudioError(f"too short ({seconds:.3f} s, {min_seconds} s are needed)")
+        raise audio.AudioError(f"too short ({seconds:.3f} s, {_LEAST_SECONDS} s are needed)")
     if np.abs(signal).max() <= SILENCE:
         raise audio.AudioError("silent")
     return signal
