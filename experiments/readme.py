@@ -107,11 +107,16 @@ def claim_table() -> str:
     return _table(
         ["the paper's claim", "here", "figures", "record"],
         [
-            [v.claim, "**true**" if v.holds else "**false**", v.figures, f"`{v.record}`"]
+            [v.claim, _verdict(v), v.figures, f"`{v.record}`"]
             for v in claims.judge({name: _record(name) for name in names})
         ],
         num_texts=4,
     )
+
+
+def _verdict(found: claims.Verdict) -> str:
+    word = "**true**" if found.holds else "**false**"
+    return f"{word} with {found.training}" if found.training else word
 
 
 def figure3_table() -> str:
