@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -28,17 +29,17 @@ def test_outputs_are_stripped(path):
         assert cell.outputs == [] and cell.execution_count is None
 
 
+def test_all_begin_with_the_same_installation():
+    first = {cells(path)[0].source for path in NOTEBOOKS}
+    assert len(first) == 1
+    assert "%pip install --quiet -e ." in first.pop()
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 def test_cells_call_the_library_and_define_nothing(path):
     for cell in cells(path):
-        source = "\n".join(
-            "pass"
-            if line.lstrip().startswith("%")
-            else line.replace("%timeit -o -q -r 3 -n 1 ", "")
-            for line in cell.source.splitlines()
-        )
-        indented = source.replace("\npass", "\n    pass")  # a magic below an `if`
-        for node in ast.walk(ast.parse(indented)):
+        python = TransformerManager().transform_cell(cell.source)  # magics and commands as calls
+        for node in ast.walk(ast.parse(python)):
             assert not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.While)
 
 
