@@ -89,8 +89,7 @@ class Denoiser:
         """
         if samples.ndim != 2 or samples.shape[0] != self._channels:
             raise ValueError(f"samples has shape {samples.shape}: give ({self._channels}, n)")
-        if not np.isfinite(samples).all():
-            raise ValueError("samples holds NaN or infinity: replace them before denoising")
+        streaming.check_finite(samples)
         self._dry.put(samples)
         low = self._down.feed(samples.astype(np.float32))
         self._low.put(low)

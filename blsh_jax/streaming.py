@@ -211,6 +211,12 @@ def _interpolate(gains: Array, stft: StftConfig) -> Array:
     return samples.reshape(gains.shape[0], -1)
 
 
+def check_finite(samples: np.ndarray) -> None:
+    """Raise ValueError if samples are NaN or infinite, which would spoil all that follow."""
+    if not np.isfinite(samples).all():
+        raise ValueError("samples holds NaN or infinity: replace them before denoising")
+
+
 class Stream:
     """Denoises one signal at the model's rate that comes in pieces of any length.
 
@@ -249,8 +255,7 @@ class Stream:
         if samples.ndim == 0 or samples.shape[:-1] != lead:
             wanted = "(n,)" if self._channels is None else f"({self._channels}, n)"
             raise ValueError(f"samples has shape {samples.shape}: give {wanted}")
-        if not np.isfinite(samples).all():
-            raise ValueError("samples holds NaN or infinity: replace them before denoising")
+        check_finite(samples)
         return self.feed_rows(samples.reshape(self._rows, -1))[0].reshape(*lead, -1)
 
     def flush(self) -> np.ndarray:

@@ -235,7 +235,7 @@ def _define_flags() -> None:
     launch.define_output("Record to write (.json); the picture goes beside it (.png).")
     launch.define_train_config()
     default = Figure3Config()
-    flags.DEFINE_list("lengths", [str(n) for n in default.lengths], "Code lengths to score.")
+    launch.define_lengths("lengths", default.lengths)
     flags.DEFINE_list(
         "fractions",
         [str(part) for part in default.fractions],
@@ -256,7 +256,7 @@ def main(argv: list[str]) -> None:
     del argv
     values, config = flags.FLAGS, launch.train_config()
     chosen = Figure3Config(
-        tuple(int(n) for n in values.lengths),
+        tuple(launch.lengths("lengths", config.fit.num_bits)),
         tuple(float(part) for part in values.fractions),
         values.num_subsets,
         values.fresh_projections,

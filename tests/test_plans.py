@@ -1,3 +1,6 @@
+import sys
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -61,3 +64,10 @@ def test_bits_not_yet_learned_have_no_say():
         plans.weighted_agreement(frames, few),
         plans.weighted_agreement(frames, Bits(shared, few.learned)),
     )
+
+
+def test_a_system_that_does_not_count_memory_does_no_harm(monkeypatch):
+    mesh = jax.make_mesh((1,), ("blocks",), devices=jax.devices("cpu")[:1])
+    assert plans.peak_memory(mesh) > 1e7
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert plans.peak_memory(mesh) == 0

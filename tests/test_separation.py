@@ -41,6 +41,12 @@ def test_masks_are_the_mean_over_the_nearest_codes(material, num_bits):
     np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
+def test_packed_masks_are_refused(material):
+    hasher, frames, binary = material
+    with pytest.raises(ValueError, match="binary_masks is uint32, packed: give bool"):
+        separation.build_dictionary(hasher, frames, masks.pack_masks(binary))
+
+
 def test_the_prefix_of_a_dictionary_is_the_dictionary_of_the_prefix(material):
     hasher, frames, binary = material
     short = separation.build_dictionary(hasher, frames, binary).prefix(33)

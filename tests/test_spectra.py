@@ -177,3 +177,9 @@ def test_bad_levels_are_refused():
     for wrong in ({"levels": -1}, {"floor_frames": 0}):
         with pytest.raises(ValueError, match="levels is"):
             FeatureConfig(**wrong)
+
+
+def test_features_stay_float32_where_float64_is_on():
+    spectrum = spectra.stft(jax.random.normal(jax.random.key(0), (4096,), jnp.float32), CONFIG)
+    with jax.enable_x64(True):
+        assert spectra.features(spectrum, LEVELS, CONFIG).dtype == jnp.float32
