@@ -59,6 +59,9 @@ class FeatureConfig:
             norm; 0 compares spectra alone.
         floor_frames: the noise floor of a band is its least magnitude in so many frames, the frame
             itself the last.
+        lead_in_frames: the start of a recording is heard once more before it, backwards, for so
+            many frames, so that noise floors and noise tracks know the noise from the first sample
+            on (``spectra.with_lead_in``); 0 begins in silence, as published.
     """
 
     kind: Literal["magnitude", "mel", "log_mel"] = "magnitude"
@@ -66,6 +69,7 @@ class FeatureConfig:
     context: int = 1
     levels: int = 0
     floor_frames: int = 64
+    lead_in_frames: int = 0
 
     def __post_init__(self):
         _one_of("kind", self.kind, ("magnitude", "mel", "log_mel"))
@@ -76,6 +80,8 @@ class FeatureConfig:
                 f"levels is {self.levels} and floor_frames {self.floor_frames}: give 0 or more "
                 "bands and 1 or more frames"
             )
+        if self.lead_in_frames < 0:
+            raise ValueError(f"lead_in_frames is {self.lead_in_frames}: give 0 or more")
 
 
 _POSITIVE_IN_FIT = (
@@ -383,11 +389,13 @@ class TrainConfig:
 RECIPES: dict[str, TrainConfig] = {
     "paper": TrainConfig(),
     "general": TrainConfig(
-        features=FeatureConfig(levels=32),
+        features=FeatureConfig(levels=32, lead_in_frames=64),
         learner="residual",
         refine=RefineConfig(refine_steps=2000),
         variety=VarietyConfig(num_mixtures=8000, made_noise=0.5, unvaried=0.2),
-        dictionary_fraction=0.08,
+        dictionary_fraction=0.16,
+        max_dictionary_frames=122_000,
+        max_fit_frames=200_000,
         lowest_speech_hz=50.0,
         num_neighbors=40,
         evidence=EvidenceConfig(

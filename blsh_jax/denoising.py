@@ -4,6 +4,9 @@ The model works at its own rate, 16 kHz. Other rates are resampled there and bac
 knows nothing of the band above half its rate: what a recording has there is kept and follows the
 gain that the mask gives, on average, to the quarter below (6 to 8 kHz), smoothly over time. So
 sibilants stay bright, and hiss above 8 kHz falls silent with the hiss below.
+
+Whole recordings get the lead-in that the model's features ask for (``spectra.with_lead_in``), so
+their noise is known from the first sample on.
 """
 
 import math
@@ -19,7 +22,7 @@ import numpy as np
 import soundfile
 from jax import Array
 
-from blsh_jax import audio, streaming
+from blsh_jax import audio, spectra, streaming
 from blsh_jax.buffers import SampleQueue
 from blsh_jax.model import Model, load_shipped
 from blsh_jax.streaming import Stream
@@ -47,6 +50,7 @@ class Denoiser:
             mixture of both.
         max_attenuation_db: no frequency is attenuated by more than this, in dB.
         hops: hops that are worked on at a time: 1 for the least delay.
+        lead_in: as in ``streaming.Stream``: without it, nothing is held back at the start.
 
     Raises:
         ValueError: a setting is out of range.
@@ -60,6 +64,7 @@ class Denoiser:
         dry_wet: float = 1.0,
         max_attenuation_db: float = math.inf,
         hops: int = _BLOCK_HOPS,
+        lead_in: bool = True,
     ):
         _check_rate(sample_rate)
         check_settings(dry_wet, max_attenuation_db)
@@ -67,7 +72,7 @@ class Denoiser:
         self._channels, self._dry_wet = channels, dry_wet
         # Above the model's rate, the loss of the high band is resampled beside the speech.
         self._has_high_band = sample_rate > rate
-        self._stream = Stream(model, channels, _floor(max_attenuation_db), hops)
+        self._stream = Stream(model, channels, _floor(max_attenuation_db), hops, lead_in)
         self._down = audio.Resampler(sample_rate, rate, channels)
         self._up = audio.Resampler(rate, sample_rate, channels * (1 + self._has_high_band))
         self._low = SampleQueue(channels)
@@ -250,11 +255,13 @@ def _denoise_traced(
             "or vmap (blsh_jax.audio.resample), or call denoise outside of them"
         )
     signals = jnp.atleast_2d(noisy).astype(jnp.float32)
-    lag, length = streaming.latency(model.config), signals.shape[-1]
-    rest = -(length + lag) % stft.hop_length
+    latency, length = streaming.latency(model.config), signals.shape[-1]
+    rest = -(length + latency) % stft.hop_length
     state = streaming.init(model.config, signals.shape[0])
-    padded = jnp.pad(signals, ((0, 0), (0, lag + rest)))
-    wet = streaming.advance(model, state, padded, floor)[1].speech[:, lag : lag + length]
+    padded = jnp.pad(signals, ((0, 0), (0, latency + rest)))
+    heard = spectra.with_lead_in(padded, model.config.features, stft)
+    lag = latency + spectra.lead_in_samples(model.config.features, stft)
+    wet = streaming.advance(model, state, heard, floor)[1].speech[:, lag : lag + length]
     return (signals + dry_wet * (wet - signals)).reshape(noisy.shape).astype(noisy.dtype)
 
 

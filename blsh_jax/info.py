@@ -117,6 +117,7 @@ def describe(model: Model) -> dict[str, Any]:
         "features": config.features.kind,
         "context": config.features.context,
         "levels": config.features.levels,
+        "lead_in_frames": config.features.lead_in_frames,
         "evidence": configs.to_dict(config.evidence),
         "sample_rate": stft.sample_rate,
         "trained_on": model.provenance,
@@ -143,10 +144,11 @@ def text(facts: dict[str, Any], one_core: bool) -> str:
     where = "one core" if one_core else "all cores"
     reach = f", {facts['context']} frames side by side" * (facts["context"] > 1)
     levels = f" and {facts['levels']} levels above the noise floor" * (facts["levels"] > 0)
+    lead_in = f", {facts['lead_in_frames']} frames of lead-in" * (facts["lead_in_frames"] > 0)
     lines = [
         f"model      {facts['bits']} bits, {facts['dictionary_frames']} dictionary frames, "
         f"{facts['neighbors']} neighbours",
-        f"features   {facts['features']}{reach}{levels}, {facts['sample_rate']} Hz",
+        f"features   {facts['features']}{reach}{levels}{lead_in}, {facts['sample_rate']} Hz",
         *_sources(facts["trained_on"]),
         f"bytes      {sum(sizes.values()):,} ("
         + ", ".join(f"{name} {value:,}" for name, value in sizes.items())

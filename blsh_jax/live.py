@@ -36,7 +36,9 @@ class Callback:
         dry_wet: float = 1.0,
         max_attenuation_db: float = math.inf,
     ):
-        make = lambda: Denoiser(model, sample_rate, 1, dry_wet, max_attenuation_db, hops=1)
+        make = lambda: Denoiser(
+            model, sample_rate, 1, dry_wet, max_attenuation_db, hops=1, lead_in=False
+        )
         blocks = round(_WARM_UP_SECONDS * sample_rate / block)
         self.delay = _held_back(make(), block, blocks)
         self.dropouts = 0

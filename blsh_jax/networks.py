@@ -329,7 +329,8 @@ def separation_masks(
     evidence: EvidenceConfig = MASK_ALONE,
 ) -> Array:
     """The masks that ``separate`` applies, (U, T, F) float32 in [0, 1]; same arguments."""
-    return _masks(spectra.stft(mixtures, stft), *network, stft, features, evidence)
+    mask = _masks(spectra.heard(mixtures, features, stft), *network, stft, features, evidence)
+    return mask[:, features.lead_in_frames :]
 
 
 def to_arrays(network: Network) -> dict[str, np.ndarray]:
@@ -373,9 +374,11 @@ def operations(num_features: int, num_bins: int, config: NetworkConfig) -> int:
 
 @functools.partial(jax.jit, static_argnames=("definition", "stft", "features", "evidence"))
 def _separate(mixtures, definition, parameters, stft, features, evidence):
-    spectrum = spectra.stft(mixtures, stft)
+    spectrum = spectra.heard(mixtures, features, stft)
     mask = _masks(spectrum, definition, parameters, stft, features, evidence)
-    return spectra.istft(masks.apply_mask(mask, spectrum), mixtures.shape[-1], stft)
+    lead_in = spectra.lead_in_samples(features, stft)
+    masked = masks.apply_mask(mask, spectrum)
+    return spectra.istft(masked, lead_in + mixtures.shape[-1], stft)[:, lead_in:]
 
 
 @functools.partial(jax.jit, static_argnames=("definition", "stft", "features", "evidence"))
@@ -392,8 +395,9 @@ def _segments(
     speech, noise, stft, features, lowest_speech_hz, segment_frames
 ) -> tuple[Array, Array]:
     """Frames (S, T, D) and packed masks (S, T, Wf) of a batch of mixtures (U, n)."""
-    speech_spectrum, noise_spectrum = spectra.stft(speech, stft), spectra.stft(noise, stft)
-    frames = spectra.features(speech_spectrum + noise_spectrum, features, stft)
+    speech_spectrum, noise_spectrum, frames = spectra.parts_and_features(
+        speech, noise, features, stft
+    )
     binary = masks.ideal_binary_mask(speech_spectrum, noise_spectrum)
     packed = masks.pack_masks(masks.without_rumble(binary, lowest_speech_hz, stft))
     missing = -frames.shape[1] % segment_frames

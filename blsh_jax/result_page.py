@@ -93,8 +93,9 @@ def self_similarities(
     Source: [ICASSP20] figure 2.
     """
     config = model.config
-    spectrum = spectra.stft(jnp.asarray(signal), config.stft)
+    spectrum = spectra.heard(jnp.asarray(signal), config.features, config.stft)
     frames = spectra.features(spectrum, config.features, config.stft)
+    frames = frames[config.features.lead_in_frames :]
     target = similarity.self_similarity(frames, config.fit.target, config.fit.sigma2)
     bits = codes.unpack_bits(codes.encode(model.hasher, frames), model.hasher.num_bits)
     learned = {

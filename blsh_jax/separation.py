@@ -164,7 +164,8 @@ def separation_masks(
     evidence: EvidenceConfig = MASK_ALONE,
 ) -> Array:
     """The masks that ``separate`` applies, (U, T, F) float32 in [0, 1]; same arguments."""
-    return _masks(spectra.stft(mixtures, stft), dictionary, stft, features, k, evidence)
+    mask = _masks(spectra.heard(mixtures, features, stft), dictionary, stft, features, k, evidence)
+    return mask[:, features.lead_in_frames :]
 
 
 @functools.partial(jax.jit, static_argnames=("stft", "features", "k", "evidence"))
@@ -192,9 +193,11 @@ def separate(
 
     Source: [ICASSP20] Algorithm 1.
     """
-    spectrum = spectra.stft(mixtures, stft)
+    spectrum = spectra.heard(mixtures, features, stft)
     mask = _masks(spectrum, dictionary, stft, features, k, evidence)
-    return spectra.istft(masks.apply_mask(mask, spectrum), mixtures.shape[-1], stft)
+    lead_in = spectra.lead_in_samples(features, stft)
+    masked = masks.apply_mask(mask, spectrum)
+    return spectra.istft(masked, lead_in + mixtures.shape[-1], stft)[:, lead_in:]
 
 
 def _masks(

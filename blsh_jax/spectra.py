@@ -111,6 +111,36 @@ def istft(spectra: Array, num_samples: int, config: StftConfig) -> Array:
     return kept / jnp.broadcast_to(norm, kept.shape)
 
 
+def with_lead_in(signals: Array | np.ndarray, features: FeatureConfig, config: StftConfig) -> Array:
+    """Signals with their start once more before it, backwards.
+
+    What follows a signal's noise needs a second of it; backwards, the first second has the same
+    noise, and goes over into the signal without a seam.
+
+    Args:
+        signals: (..., n) floats, n at least 1.
+        features: says for how many frames; their hops come before the signal.
+        config: the transform.
+
+    Returns:
+        (..., m + n), m = ``lead_in_samples``; silence stands for what a shorter signal lacks.
+    """
+    length = lead_in_samples(features, config)
+    lacking = max(0, length + 1 - signals.shape[-1])
+    padded = jnp.pad(signals, [(0, 0)] * (signals.ndim - 1) + [(0, lacking)])
+    return jnp.concatenate([jnp.flip(padded[..., 1 : length + 1], axis=-1), signals], axis=-1)
+
+
+def heard(signals: Array, features: FeatureConfig, config: StftConfig) -> Array:
+    """The transform of signals after their lead-in: (..., n) to (..., lead_in_frames + T, F)."""
+    return stft(with_lead_in(signals, features, config), config)
+
+
+def lead_in_samples(features: FeatureConfig, config: StftConfig) -> int:
+    """Samples that ``with_lead_in`` puts before a signal."""
+    return features.lead_in_frames * config.hop_length
+
+
 def unit_norm(frames: Array) -> Array:
     """Frames divided by their L2 norm.
 
@@ -159,6 +189,27 @@ def features(
         past = jnp.zeros(shape, bands.dtype)
     levels = levels_above_floor(jnp.concatenate([past, bands], axis=-2), features, config)
     return unit_norm(jnp.concatenate([spectrum, unit_norm(levels)], axis=-1))
+
+
+def parts_and_features(
+    speech: Array, noise: Array, feature_config: FeatureConfig, config: StftConfig
+) -> tuple[Array, Array, Array]:
+    """What training needs of mixtures, without the frames of the lead-in.
+
+    Args:
+        speech: (..., n) float32.
+        noise: (..., n) float32.
+        feature_config: kind of features.
+        config: the transform.
+
+    Returns:
+        The spectra of speech and noise, (..., T, F) complex64 each, and the features of their
+        sum, (..., T, D).
+    """
+    spoken, rest = (heard(part, feature_config, config) for part in (speech, noise))
+    frames = features(spoken + rest, feature_config, config)
+    first = feature_config.lead_in_frames
+    return spoken[..., first:, :], rest[..., first:, :], frames[..., first:, :]
 
 
 def level_bands(spectra: Array, features: FeatureConfig, config: StftConfig) -> Array:

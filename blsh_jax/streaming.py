@@ -4,10 +4,14 @@ Letters: C channels, H hops of a block, n = H * hop samples, F bins, K neighbour
 frames that a sample lies in, R = context // 2 later frames that a frame's features need, J earlier
 frames that its noise floors need, M bands of levels.
 
+``step`` and ``advance`` begin in silence. A model whose features ask for a lead-in
+(``spectra.with_lead_in``) is to hear the start of the signal backwards first: ``Stream`` does that.
+
 A frame ends with the newest sample. A sample is complete when P - 1 more frames are in, and their
 features R frames after that: the output lags the input by (P - 1 + R) * hop samples.
 """
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -220,6 +224,9 @@ def check_finite(samples: np.ndarray) -> None:
 class Stream:
     """Denoises one signal at the model's rate that comes in pieces of any length.
 
+    With a lead-in, nothing comes out until the first ``lead_in_samples`` are in; then all is given
+    that is done, and ``latency`` holds as without.
+
     All that ``feed`` and ``flush`` return, side by side, is the denoised signal, of the same length
     and aligned to the sample.
 
@@ -228,12 +235,23 @@ class Stream:
         channels: C for (C, n) pieces; None for (n,) pieces.
         floor: the smallest gain of a bin, in [0, 1].
         hops: H, hops that are worked on at a time: 1 for the least delay, hundreds for files.
+        lead_in: hold the first samples back until there are enough to hear them backwards before
+            (``spectra.with_lead_in``), if the model's features ask for that; without it the noise
+            is learned on the way, as a live signal needs.
     """
 
     def __init__(
-        self, model: Model, channels: int | None = None, floor: float = 0.0, hops: int = 1
+        self,
+        model: Model,
+        channels: int | None = None,
+        floor: float = 0.0,
+        hops: int = 1,
+        lead_in: bool = True,
     ):
         self._model, self._channels, self._floor = model, channels, floor
+        features, stft = model.config.features, model.config.stft
+        self._features = features if lead_in else dataclasses.replace(features, lead_in_frames=0)
+        self._lead_in = spectra.lead_in_samples(self._features, stft)
         self._rows = 1 if channels is None else channels
         self._block = hops * model.config.stft.hop_length
         self._restart()
@@ -267,10 +285,14 @@ class Stream:
         """``feed`` of (C, n): the speech, and the gain for higher bands beside it, (C, m) each."""
         self._owed += rows.shape[-1]
         self._waiting.put(rows)
+        if not self._begun and len(self._waiting) <= self._lead_in:
+            return self._run(0)
+        self._begin()
         return self._run(len(self._waiting) // self._block)
 
     def flush_rows(self) -> tuple[np.ndarray, np.ndarray]:
         """``flush`` to (C, m): the speech, and the gain for higher bands beside it."""
+        self._begin()
         blocks = -(-(self._owed + self._skip) // self._block) if self._owed else 0
         self._waiting.put(np.zeros((self._rows, blocks * self._block - len(self._waiting))))
         rest = self._run(blocks)
@@ -280,8 +302,18 @@ class Stream:
     def _restart(self) -> None:
         self._state = init(self._model.config, self._rows)
         self._waiting = SampleQueue(self._rows)
-        self._skip = latency(self._model.config)
-        self._owed = 0
+        self._skip = latency(self._model.config) + self._lead_in
+        self._owed, self._begun = 0, False
+
+    def _begin(self) -> None:
+        """Put the lead-in before the first samples, once there are any."""
+        if self._begun or not self._owed:
+            return
+        start, rest = self._waiting.take(self._lead_in + 1), len(self._waiting)
+        heard = spectra.with_lead_in(start, self._features, self._model.config.stft)
+        self._waiting.put(np.asarray(heard))
+        self._waiting.put(self._waiting.take(rest))
+        self._begun = True
 
     def _run(self, blocks: int) -> tuple[np.ndarray, np.ndarray]:
         """Work on whole blocks; cut off what is before the signal's start and after its end."""

@@ -248,9 +248,10 @@ def _analyse(
 
     The shares are in half precision, as they are kept.
     """
-    speech_spectrum, noise_spectrum = spectra.stft(speech, stft), spectra.stft(noise, stft)
+    speech_spectrum, noise_spectrum, frames = spectra.parts_and_features(
+        speech, noise, features, stft
+    )
     mixture = speech_spectrum + noise_spectrum
-    frames = spectra.features(mixture, features, stft)
     binary = masks.ideal_binary_mask(speech_spectrum, noise_spectrum)
     binary = masks.without_rumble(binary, lowest_speech_hz, stft)
     filters = jnp.asarray(spectra.mel_filters(_NUM_BANDS, stft), frames.dtype)

@@ -134,9 +134,11 @@ def _system(
 ) -> System:
     @jax.jit
     def estimate(speech: Array, noise: Array) -> Array:
-        spectrum = spectra.stft(speech + noise, config.stft)
+        spectrum = spectra.heard(speech + noise, config.features, config.stft)
         joined, _ = noise_tracking.join(mask(spectrum), spectrum, evidence, config.stft)
-        return spectra.istft(masks.apply_mask(joined, spectrum), speech.shape[-1], config.stft)
+        lead_in = spectra.lead_in_samples(config.features, config.stft)
+        masked = masks.apply_mask(joined, spectrum)
+        return spectra.istft(masked, lead_in + speech.shape[-1], config.stft)[:, lead_in:]
 
     return System(name, length, estimate)
 
@@ -349,12 +351,12 @@ def _draw_ratio_masks(material: _Material) -> tuple[np.ndarray, np.ndarray]:
 
     @jax.jit
     def analyse(speech: Array, noise: Array) -> tuple[Array, Array]:
-        parts = spectra.stft(speech, config.stft), spectra.stft(noise, config.stft)
+        *parts, frames = spectra.parts_and_features(speech, noise, config.features, config.stft)
         ratio = masks.ideal_ratio_mask(*parts)
         audible = masks.without_rumble(ratio > 0, config.lowest_speech_hz, config.stft)
         ratio = jnp.where(audible, ratio, 0)
         steps = jnp.round(ratio * _RATIO_STEPS).astype(jnp.uint8)
-        return spectra.features(parts[0] + parts[1], config.features, config.stft), steps
+        return frames, steps
 
     drawn: list[tuple[np.ndarray, ...]] = []
     for batch in corpora.batches(material.mixtures, evaluation.BATCH_SIZE):

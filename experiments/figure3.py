@@ -161,8 +161,11 @@ def _hash_all(
 def as_one_batch(mixtures: Mixtures, config: TrainConfig) -> TestSet:
     """Mixtures of a test set, padded to the longest."""
     batch = next(corpora.batches(mixtures, len(mixtures)))
-    spectrum = spectra.stft(jnp.asarray(batch.mixture), config.stft)
-    frames = spectra.features(spectrum, config.features, config.stft)
+    mixture = jnp.asarray(batch.mixture)
+    spectrum = spectra.stft(mixture, config.stft)
+    heard = spectra.heard(mixture, config.features, config.stft)
+    frames = spectra.features(heard, config.features, config.stft)
+    frames = frames[:, config.features.lead_in_frames :]
     lengths = jnp.asarray(batch.lengths)
     within = spectra.frame_mask(lengths, batch.speech.shape[1], config.stft)
     rows = np.flatnonzero(np.asarray(within))

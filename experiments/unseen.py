@@ -28,11 +28,11 @@ _Changes = dict[str, Any]
 # From the paper's method to the recipe: what each step takes over from the recipe.
 STEPS: dict[str, tuple[str, ...]] = {
     "the paper's way": (),
-    "varied mixtures": ("variety", "dictionary_fraction"),
+    "varied mixtures": ("variety", "dictionary_fraction", "max_dictionary_frames"),
     "more neighbours": ("num_neighbors",),
     "levels above the noise floor": ("features",),
     "bits from residuals": ("learner",),
-    "hyperplanes refined together": ("refine",),
+    "hyperplanes refined together": ("refine", "max_fit_frames"),
     "rumble is noise": ("lowest_speech_hz",),
     "the utterance's own evidence": ("evidence",),
 }
@@ -44,13 +44,15 @@ CHANGES: dict[str, _Changes] = {
     "varied mixtures up to 15 dB": {"variety": {"max_snr_db": 15.0}},
     "boosted bits refined": {"learner": "boosting"},
     "three frames side by side": {"features": {"context": 3}},
+    "no lead-in": {"features": {"lead_in_frames": 0}},
 }
 
 
 def ladder(recipe: TrainConfig) -> dict[str, TrainConfig]:
     """The paper's method, changed step by step into the recipe."""
+    fitted = min(TrainConfig().max_fit_frames, recipe.max_fit_frames)
     config = dataclasses.replace(
-        TrainConfig(), fit=recipe.fit, max_fit_frames=recipe.max_fit_frames, seed=recipe.seed
+        TrainConfig(), fit=recipe.fit, max_fit_frames=fitted, seed=recipe.seed
     )
     found = {}
     for step, names in STEPS.items():

@@ -7,10 +7,16 @@ from blsh_jax import codes, config, model, separation, spectra
 
 
 def random_model(
-    kind="magnitude", context=1, levels=0, snr_weight=0.0, num_frames=300, num_bits=40
+    kind="magnitude",
+    context=1,
+    levels=0,
+    snr_weight=0.0,
+    lead_in_frames=0,
+    num_frames=300,
+    num_bits=40,
 ):
     """A model whose dictionary is random."""
-    features = config.FeatureConfig(kind, 40, context, levels, floor_frames=9)
+    features = config.FeatureConfig(kind, 40, context, levels, 9, lead_in_frames)
     snr = snr_weight, snr_weight / 4
     past_snr = snr_weight / 2, snr_weight
     evidence = config.EvidenceConfig(0.8, 1.5, *snr, *past_snr, -0.3)

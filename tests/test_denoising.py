@@ -31,6 +31,19 @@ def noise(*shape, seed=0, dtype=np.float32):
     return (0.2 * np.random.default_rng(seed).standard_normal(shape)).astype(dtype)
 
 
+def separated(noisy, used):
+    """The denoised channels by the batch path."""
+    settings = used.config
+    return separation.separate(
+        jnp.asarray(noisy),
+        used.dictionary,
+        settings.stft,
+        settings.features,
+        settings.num_neighbors,
+        settings.evidence,
+    )
+
+
 def in_pieces(denoiser, noisy, sizes):
     pieces, start = [], 0
     for size in sizes:
@@ -50,17 +63,27 @@ def test_pieces_leave_no_seams_at_any_rate(used, rate):
         np.testing.assert_allclose(out, whole, atol=2e-6)
 
 
+@pytest.mark.parametrize("rate", [16000, 44100])
+@pytest.mark.parametrize("length", [1, 2000, 20_011])
+def test_a_lead_in_leaves_no_seams(rate, length):
+    used = random_model("magnitude", 1, 24, 0.5, lead_in_frames=20)
+    noisy = noise(2, length)
+    whole = denoising.denoise(noisy, rate, used)
+    denoiser = denoising.Denoiser(used, rate, 2, hops=3)
+    out = in_pieces(denoiser, noisy, [length // 3, 0, length // 2])
+    np.testing.assert_allclose(out, whole, atol=2e-6)
+    if rate == 16000:
+        expected = separated(noisy, used)
+        np.testing.assert_allclose(whole, expected, atol=1e-6)
+        traced = jax.jit(lambda signal: denoising.denoise(signal, rate, used))(noisy)
+        np.testing.assert_allclose(traced, expected, atol=1e-6)
+
+
 def test_the_result_is_that_of_the_batch_path(used):
     noisy = noise(2, 200_001)  # longer than a block
-    settings = used.config
-    whole = separation.separate(
-        jnp.asarray(noisy),
-        used.dictionary,
-        settings.stft,
-        settings.features,
-        settings.num_neighbors,
+    np.testing.assert_allclose(
+        denoising.denoise(noisy, 16000, used), separated(noisy, used), atol=1e-6
     )
-    np.testing.assert_allclose(denoising.denoise(noisy, 16000, used), whole, atol=1e-6)
 
 
 @pytest.mark.parametrize("rate", RATES)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -177,6 +179,37 @@ def test_bad_levels_are_refused():
     for wrong in ({"levels": -1}, {"floor_frames": 0}):
         with pytest.raises(ValueError, match="levels is"):
             FeatureConfig(**wrong)
+    with pytest.raises(ValueError, match="lead_in_frames is -1"):
+        FeatureConfig(lead_in_frames=-1)
+
+
+@pytest.mark.parametrize("length", [1, 600, 2 * 256 + 1, 3000])
+def test_a_lead_in_is_the_start_backwards_and_then_the_signal(length):
+    features = FeatureConfig(lead_in_frames=2)
+    signal = np.arange(1, length + 1, dtype=np.float32)
+    heard = np.asarray(spectra.with_lead_in(jnp.asarray(signal), features, CONFIG))
+    backwards = [signal[i] if i < length else 0 for i in range(512, 0, -1)]
+    np.testing.assert_array_equal(heard, [*backwards, *signal])
+    padded = jnp.zeros((2, 4000)).at[:, :length].set(signal)
+    batch = np.asarray(spectra.with_lead_in(padded, features, CONFIG))
+    np.testing.assert_array_equal(batch[1, : len(heard)], heard)
+    assert spectra.heard(padded, features, CONFIG).shape[1] == 2 + spectra.num_frames(4000, CONFIG)
+    untouched = spectra.with_lead_in(padded, FeatureConfig(), CONFIG)
+    np.testing.assert_array_equal(untouched, padded)
+
+
+def test_frames_of_the_lead_in_are_dropped_and_make_floors():
+    features = dataclasses.replace(LEVELS, lead_in_frames=5)
+    speech, noise = _interrupted(), jnp.flip(_interrupted())
+    *parts, frames = spectra.parts_and_features(speech, noise, features, CONFIG)
+    for part, signal in zip(parts, (speech, noise), strict=True):
+        plain = spectra.stft(signal, CONFIG)
+        assert part.shape == plain.shape
+        np.testing.assert_allclose(part[3:], plain[3:], atol=1e-4)
+    without = spectra.features(sum(parts), LEVELS, CONFIG)
+    assert frames.shape == without.shape
+    assert frames[0, 513:].any() and not without[0, 513:].any()
+    np.testing.assert_allclose(frames[8:], without[8:], atol=1e-5)
 
 
 def test_features_stay_float32_where_float64_is_on():

@@ -83,6 +83,35 @@ def test_nothing_is_held_back_longer_than_the_latency_and_a_hop(used):
         assert given == max(0, fed // HOP * HOP - streaming.latency(used.config))
 
 
+@pytest.mark.parametrize("hops", [1, 7])
+@pytest.mark.parametrize("length", [0, 1, 900, 20 * HOP, 20 * HOP + 1, 9001])
+def test_a_lead_in_holds_the_start_back_and_nothing_else(hops, length):
+    used = random_model("magnitude", 3, 24, 0.5, lead_in_frames=20)
+    noisy = speech_like(length + 1)[1:]
+    stream = streaming.Stream(used, hops=hops)
+    for _ in range(2):
+        pieces = [stream.feed(piece) for piece in np.array_split(noisy, 9)] + [stream.flush()]
+        out = np.concatenate(pieces)
+        assert out.shape == noisy.shape
+        if length:
+            np.testing.assert_allclose(out, whole(noisy, used), atol=1e-6)
+
+
+def test_a_lead_in_is_what_the_signal_says_backwards_before_it():
+    used = random_model("magnitude", 1, 24, 0.5, lead_in_frames=20)
+    without = random_model("magnitude", 1, 24, 0.5)
+    noisy = speech_like(9000, seed=2)
+    backwards = np.concatenate([noisy[20 * HOP : 0 : -1], noisy])
+    expected = whole(backwards, without)[20 * HOP :]
+    np.testing.assert_allclose(whole(noisy, used), expected, atol=1e-6)
+    assert np.abs(expected - whole(noisy, without)).max() > 1e-3
+    live = streaming.Stream(used, lead_in=False)
+    out = np.concatenate([live.feed(noisy), live.flush()])
+    np.testing.assert_allclose(out, whole(noisy, without), atol=1e-6)
+    live.feed(noisy[:HOP])
+    assert len(live.feed(noisy[HOP : 4 * HOP])) == HOP  # nothing is held back
+
+
 def test_a_trained_model_streams_like_denoise(trained):
     used = trained[0]
     noisy = speech_like(32_000, seed=3)

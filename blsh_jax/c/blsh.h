@@ -7,7 +7,8 @@
  *     blsh_init(&state);
  *     for (;;) { read(in); blsh_step(&state, in, out); write(out); }    BLSH_HOP samples each
  *
- * The output lags the input by BLSH_LATENCY samples, at BLSH_SAMPLE_RATE.
+ * The output lags the input by BLSH_LATENCY samples, at BLSH_SAMPLE_RATE. The noise is learned in
+ * the first second; where a whole recording is at hand, step through that second backwards first.
  */
 #ifndef BLSH_H
 #define BLSH_H
