@@ -114,7 +114,7 @@ def evaluate(
     seconds = [0.0 for _ in systems]
     lengths, compiled = [], set()
     bar = tqdm(total=len(mixtures), desc="scoring", unit="mix", disable=not progress)
-    for batch in corpora.batches(mixtures, BATCH_SIZE):
+    for batch in corpora.batches(mixtures, max(1, min(BATCH_SIZE, len(mixtures)))):
         count = np.count_nonzero(batch.lengths)
         speech, noise = jnp.asarray(batch.speech), jnp.asarray(batch.noise)
         lengths.append(batch.lengths[:count])

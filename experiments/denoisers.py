@@ -8,6 +8,8 @@ logmmse      Y. Ephraim, D. Malah, "Speech enhancement using a minimum mean-squa
 noisereduce  T. Sainburg et al., spectral gating, non-stationary by default.
 rnnoise      J.-M. Valin, "A hybrid DSP/deep learning approach to real-time full-band speech
              enhancement", MMSP 2018: a recurrent network trained on other data, at 48 kHz.
+rnnoise_lead_in  the same, with the start of the mixture before it as in the recipe (its authors do
+             without): what it does where it, too, knows the noise from the first sample on.
 """
 
 import importlib
@@ -18,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from blsh_jax import spectra
+from blsh_jax.config import RECIPES
 from blsh_jax.evaluation import Measure, System
 
 SAMPLE_RATE = 16_000
@@ -89,9 +93,16 @@ def _rnnoise(module: Any, mixture: np.ndarray) -> np.ndarray:
     return np.concatenate(frames, axis=-1)[0, _RNNOISE_DELAY:] / np.float32(_FULL_SCALE)
 
 
+def _rnnoise_lead_in(module: Any, mixture: np.ndarray) -> np.ndarray:
+    recipe = RECIPES["general"]
+    heard = spectra.with_lead_in(jnp.asarray(mixture), recipe.features, recipe.stft)
+    return _rnnoise(module, np.asarray(heard))[len(heard) - len(mixture) :]
+
+
 _Denoise = Callable[[Any, np.ndarray], np.ndarray]
 TOOLS: dict[str, tuple[str, _Denoise]] = {
     "logmmse": ("logmmse", _logmmse),
     "noisereduce": ("noisereduce", _noisereduce),
     "rnnoise": ("pyrnnoise", _rnnoise),
+    "rnnoise_lead_in": ("pyrnnoise", _rnnoise_lead_in),
 }

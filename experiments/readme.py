@@ -41,6 +41,7 @@ _METHODS = {
     "logmmse": "logMMSE",
     "noisereduce": "noisereduce",
     "rnnoise": "RNNoise",
+    "rnnoise_lead_in": "RNNoise, with the lead-in",
     "ibm": "ideal binary mask",
     "irm": "ideal ratio mask",
 }

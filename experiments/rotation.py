@@ -5,13 +5,14 @@ r"""Every noise unseen once: unknown speakers in unknown noise, beside the tools
 
 Deals the noises into groups. For each group a model is trained on --speech in all other noises, and
 scored on --open_speech in the group's noises, at several signal-to-noise ratios. Needs packages of
-others, pip install -e '.[tools]' (--tools= and --nolistening do without them). Takes a quarter of
-an hour on two CPU cores.
+others, pip install -e '.[tools]' (--tools= and --nolistening do without them). Takes half an hour
+on two CPU cores.
 
 Results are means over all noises: SDR and SI-SDR in dB, STOI, PESQ; the rows of single noises stand
 beside them, under by_noise.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,10 +22,11 @@ from absl import flags
 from blsh_jax import config as configs
 from blsh_jax import corpora, evaluation, records, training
 from blsh_jax.config import TrainConfig
-from blsh_jax.corpora import Loaded
+from blsh_jax.corpora import Loaded, Mixtures, VariedMixtures
 from blsh_jax.evaluation import Measure, System
 from experiments import denoisers
 from experiments import flags as launch
+from experiments.cache import Cache, fingerprint
 
 _TEST_SEED = 1
 _COLUMNS = ["snr_db", "method", "num_bits", "sdr", "si_sdr", "stoi", "pesq"]
@@ -41,6 +43,7 @@ def rotation(
     measures: Mapping[str, Measure],
     num_groups: int,
     mixtures_per_noise: int,
+    cache: Cache,
 ) -> list[dict[str, Any]]:
     """A row per noise, ratio and system.
 
@@ -55,6 +58,7 @@ def rotation(
         measures: other scores than those of BSS_Eval.
         num_groups: models to train.
         mixtures_per_noise: test mixtures of each noise at each ratio.
+        cache: keeps the rows of each group.
     """
     rows = []
     others = [denoisers.system(name) for name in tools]
@@ -62,19 +66,25 @@ def rotation(
         unseen = np.arange(group, len(noise), num_groups)
         known = np.setdiff1d(np.arange(len(noise)), unseen)
         mixtures = corpora.training_mixtures(speech, noise.some(known), config, "whole")
-        model, _ = training.train(mixtures, config, {}, progress=True)
-        systems = evaluation.make_systems(model, ("noisy", "knn", "blsh", "lsh"), num_bits)
-        for index in unseen:
-            alone = noise.some(np.array([index]))
-            name = alone.recordings[0].key
-            print(f"{name}, unseen", flush=True)
-            rows += [
-                {"noise": name, "snr_db": snr} | row
-                for snr in snrs
-                for row in _scored(
-                    [*systems, *others], open_speech, alone, snr, mixtures_per_noise, measures
-                )
-            ]
+        tests = {
+            (noise.recordings[index].key, snr): corpora.make_mixtures(
+                open_speech,
+                noise.some([int(index)]),
+                snr,
+                _TEST_SEED,
+                max_mixtures=mixtures_per_noise,
+            )
+            for index in unseen
+            for snr in snrs
+        }
+        settings = {
+            "config": configs.to_dict(config),
+            "train": fingerprint(mixtures),
+            "tests": [fingerprint(test) for test in tests.values()],
+            "systems": [list(num_bits), list(tools), list(measures)],
+        }
+        score = functools.partial(_scored, mixtures, tests, config, num_bits, others, measures)
+        rows += cache.record("rotation", settings, score)
     return rows
 
 
@@ -102,15 +112,22 @@ def means(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _scored(
-    systems: Sequence[System],
-    speech: Loaded,
-    noise: Loaded,
-    snr: float,
-    count: int,
+    mixtures: Mixtures | VariedMixtures,
+    tests: Mapping[tuple[str, float], Mixtures],
+    config: TrainConfig,
+    num_bits: Sequence[int],
+    others: Sequence[System],
     measures: Mapping[str, Measure],
 ) -> list[dict[str, Any]]:
-    mixtures = corpora.make_mixtures(speech, noise, snr, _TEST_SEED, max_mixtures=count)
-    return evaluation.evaluate(systems, mixtures, measures=measures)
+    """Train on mixtures; a row per system and test, which is named by its noise and ratio."""
+    model, _ = training.train(mixtures, config, {}, progress=True)
+    systems = evaluation.make_systems(model, ("noisy", "knn", "blsh", "lsh"), num_bits)
+    rows = []
+    for (name, snr), test in tests.items():
+        print(f"{name}, unseen, {snr:g} dB", flush=True)
+        scored = evaluation.evaluate([*systems, *others], test, measures=measures)
+        rows += [{"noise": name, "snr_db": snr} | row for row in scored]
+    return rows
 
 
 def _define_flags() -> None:
@@ -124,6 +141,9 @@ def _define_flags() -> None:
     flags.DEFINE_bool("listening", True, "Score STOI and PESQ too.")
     flags.DEFINE_integer("num_groups", 5, "Groups of noises that are unseen together.", 2)
     flags.DEFINE_integer("mixtures_per_noise", 4, "Test mixtures of each noise at each ratio.", 1)
+    flags.DEFINE_string(
+        "cache", None, "Folder where the rows of each group are kept: an interrupted run goes on."
+    )
     flags.adopt_module_key_flags(launch)  # so that --help names them
 
 
@@ -148,7 +168,8 @@ def main(argv: list[str]) -> None:
     for recordings in (speech, noise, open_speech):
         corpora.report(recordings)
     measures = denoisers.measures() if values.listening else {}
-    rows = rotation(speech, noise, open_speech, config, measures=measures, **settings)
+    cache = Cache(values.cache)
+    rows = rotation(speech, noise, open_speech, config, measures=measures, cache=cache, **settings)
     summaries = means(rows)
     record = records.record(summaries, configs.to_dict(config) | settings)
     records.write_json(values.output, record | {"by_noise": rows})

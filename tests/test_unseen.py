@@ -9,6 +9,7 @@ import pytest
 
 from blsh_jax.config import RECIPES, FitConfig, RefineConfig, TrainConfig
 from experiments import denoisers, rotation, unseen, validation
+from experiments.cache import Cache
 
 GENERAL = RECIPES["general"]
 SMALL = dataclasses.replace(
@@ -59,8 +60,9 @@ def test_unseen_scores_every_variant_on_noises_left_out(synthetic):
     assert all(np.isfinite([row["sdr"], row["si_sdr"]]).all() for row in rows)
 
 
-def test_rotation_trains_without_the_noise_it_scores_in(synthetic, monkeypatch):
+def test_rotation_trains_without_the_noise_it_scores_in(synthetic, monkeypatch, tmp_path):
     speech, noise = synthetic
+    cache = Cache(tmp_path)
     heard = []
     train = rotation.training.train
 
@@ -70,7 +72,10 @@ def test_rotation_trains_without_the_noise_it_scores_in(synthetic, monkeypatch):
 
     monkeypatch.setattr(rotation.training, "train", spy)
     level = {"level": lambda speech, estimate: float(np.std(estimate) / np.std(speech))}
-    rows = rotation.rotation(speech, noise, speech, SMALL, [0.0, 10.0], [12], [], level, 2, 2)
+    arguments = (speech, noise, speech, SMALL, [0.0, 10.0], [12], [], level, 2, 2, cache)
+    rows = rotation.rotation(*arguments)
+    again = rotation.rotation(*arguments)
+    assert again == rows and cache.made == ["rotation"] * 2
     names = [recording.key for recording in noise.recordings]
     assert sorted({row["noise"] for row in rows}) == sorted(names)
     assert len(rows) == len(names) * 2 * 4
