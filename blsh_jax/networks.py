@@ -376,9 +376,8 @@ def operations(num_features: int, num_bins: int, config: NetworkConfig) -> int:
 def _separate(mixtures, definition, parameters, stft, features, evidence):
     spectrum = spectra.heard(mixtures, features, stft)
     mask = _masks(spectrum, definition, parameters, stft, features, evidence)
-    lead_in = spectra.lead_in_samples(features, stft)
     masked = masks.apply_mask(mask, spectrum)
-    return spectra.istft(masked, lead_in + mixtures.shape[-1], stft)[:, lead_in:]
+    return spectra.unheard(masked, mixtures.shape[-1], features, stft)
 
 
 @functools.partial(jax.jit, static_argnames=("definition", "stft", "features", "evidence"))

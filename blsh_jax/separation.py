@@ -195,9 +195,8 @@ def separate(
     """
     spectrum = spectra.heard(mixtures, features, stft)
     mask = _masks(spectrum, dictionary, stft, features, k, evidence)
-    lead_in = spectra.lead_in_samples(features, stft)
     masked = masks.apply_mask(mask, spectrum)
-    return spectra.istft(masked, lead_in + mixtures.shape[-1], stft)[:, lead_in:]
+    return spectra.unheard(masked, mixtures.shape[-1], features, stft)
 
 
 def _masks(

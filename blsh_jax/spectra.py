@@ -136,6 +136,12 @@ def heard(signals: Array, features: FeatureConfig, config: StftConfig) -> Array:
     return stft(with_lead_in(signals, features, config), config)
 
 
+def unheard(spectra: Array, num_samples: int, features: FeatureConfig, config: StftConfig) -> Array:
+    """The signals of ``num_samples`` that spectra of ``heard`` stand for, without the lead-in."""
+    lead_in = lead_in_samples(features, config)
+    return istft(spectra, lead_in + num_samples, config)[..., lead_in:]
+
+
 def lead_in_samples(features: FeatureConfig, config: StftConfig) -> int:
     """Samples that ``with_lead_in`` puts before a signal."""
     return features.lead_in_frames * config.hop_length

@@ -136,9 +136,8 @@ def _system(
     def estimate(speech: Array, noise: Array) -> Array:
         spectrum = spectra.heard(speech + noise, config.features, config.stft)
         joined, _ = noise_tracking.join(mask(spectrum), spectrum, evidence, config.stft)
-        lead_in = spectra.lead_in_samples(config.features, config.stft)
         masked = masks.apply_mask(joined, spectrum)
-        return spectra.istft(masked, lead_in + speech.shape[-1], config.stft)[:, lead_in:]
+        return spectra.unheard(masked, speech.shape[-1], config.features, config.stft)
 
     return System(name, length, estimate)
 

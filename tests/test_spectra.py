@@ -193,7 +193,10 @@ def test_a_lead_in_is_the_start_backwards_and_then_the_signal(length):
     padded = jnp.zeros((2, 4000)).at[:, :length].set(signal)
     batch = np.asarray(spectra.with_lead_in(padded, features, CONFIG))
     np.testing.assert_array_equal(batch[1, : len(heard)], heard)
-    assert spectra.heard(padded, features, CONFIG).shape[1] == 2 + spectra.num_frames(4000, CONFIG)
+    spectrum = spectra.heard(padded, features, CONFIG)
+    assert spectrum.shape[1] == 2 + spectra.num_frames(4000, CONFIG)
+    restored = spectra.unheard(spectrum, 4000, features, CONFIG)
+    np.testing.assert_allclose(restored, padded, rtol=1e-5, atol=1e-3)
     untouched = spectra.with_lead_in(padded, FeatureConfig(), CONFIG)
     np.testing.assert_array_equal(untouched, padded)
 
