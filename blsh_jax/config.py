@@ -59,6 +59,8 @@ class FeatureConfig:
             norm; 0 compares spectra alone.
         floor_frames: the noise floor of a band is its least magnitude in so many frames, the frame
             itself the last.
+        voicing: mel bands whose voicing, how far they are the comb of a voice, stands beside
+            (``blsh_jax.voicing``); 0 does without, as published.
         lead_in_frames: the start of a recording is heard once more before it, backwards, for so
             many frames, so that noise floors and noise tracks know the noise from the first sample
             on (``spectra.with_lead_in``); 0 begins in silence, as published.
@@ -69,6 +71,7 @@ class FeatureConfig:
     context: int = 1
     levels: int = 0
     floor_frames: int = 64
+    voicing: int = 0
     lead_in_frames: int = 0
 
     def __post_init__(self):
@@ -80,8 +83,9 @@ class FeatureConfig:
                 f"levels is {self.levels} and floor_frames {self.floor_frames}: give 0 or more "
                 "bands and 1 or more frames"
             )
-        if self.lead_in_frames < 0:
-            raise ValueError(f"lead_in_frames is {self.lead_in_frames}: give 0 or more")
+        for name in ("voicing", "lead_in_frames"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more")
 
 
 _POSITIVE_IN_FIT = (
@@ -389,7 +393,7 @@ class TrainConfig:
 RECIPES: dict[str, TrainConfig] = {
     "paper": TrainConfig(),
     "general": TrainConfig(
-        features=FeatureConfig(levels=32, lead_in_frames=64),
+        features=FeatureConfig(levels=32, voicing=16, lead_in_frames=64),
         learner="residual",
         refine=RefineConfig(refine_steps=2000),
         variety=VarietyConfig(num_mixtures=8000, made_noise=0.5, unvaried=0.2),
@@ -399,13 +403,13 @@ RECIPES: dict[str, TrainConfig] = {
         lowest_speech_hz=50.0,
         num_neighbors=40,
         evidence=EvidenceConfig(
-            mask_weight_low=0.5,
+            mask_weight_low=0.6,
             mask_weight_high=1.2,
-            snr_weight_low=1.0,
+            snr_weight_low=0.9,
             snr_weight_high=0.2,
             past_snr_weight_low=0.2,
             past_snr_weight_high=0.5,
-            prior_log_odds=-0.4,
+            prior_log_odds=-0.6,
             lowest_hz=50.0,
         ),
     ),

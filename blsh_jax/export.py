@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from blsh_jax import noise_tracking, spectra, streaming
+from blsh_jax import noise_tracking, spectra, streaming, voicing
 from blsh_jax._version import __version__
 from blsh_jax.config import StftConfig, TrainConfig
 from blsh_jax.files import replacing
@@ -141,7 +141,7 @@ def _write(path: Path, content: bytes) -> Path:
 def _sizes(model: Model) -> str:
     """The header of sizes, which users of the C code need as well."""
     config, (bits, features) = model.config, model.hasher.projections.shape
-    spectrum = features - config.features.levels
+    spectrum = features - config.features.levels - config.features.voicing
     names = {
         "SAMPLE_RATE": config.stft.sample_rate,
         "WINDOW": config.stft.window_length,
@@ -152,6 +152,7 @@ def _sizes(model: Model) -> str:
         "SPECTRUM": spectrum,
         "LEVELS": config.features.levels,
         "FLOOR_FRAMES": config.features.floor_frames,
+        "VOICING": config.features.voicing,
         "FEATURES": features,
         "MEL": int(config.features.kind != "magnitude"),
         "LOG_MEL": int(config.features.kind == "log_mel"),
@@ -177,6 +178,9 @@ def _tables(model: Model) -> Iterator[str]:
     if config.features.levels:
         yield from _mel_tables("blsh_level", config.features.levels, config.stft)
         yield f"#define BLSH_LEVEL_RANGE_DB {spectra.LEVEL_RANGE_DB}f\n"
+    if config.features.voicing:
+        yield from _mel_tables("blsh_voicing", config.features.voicing, config.stft)
+        yield from _voicing_sizes(config.stft)
     if config.evidence.tracks_noise:
         constants = noise_tracking.constants()
         yield "".join(f"#define BLSH_{k.upper()} {v:.8e}f\n" for k, v in constants.items())
@@ -195,6 +199,18 @@ def _transform_tables(config: TrainConfig) -> Iterator[str]:
     yield _table("float", "blsh_hann", hann)
     yield _table("float", "blsh_scales", 1 / np.square(hann).reshape(-1, stft.hop_length).sum(0))
     yield _table("float", "blsh_twiddles", np.stack([np.cos(angles), np.sin(angles)], axis=1))
+
+
+def _voicing_sizes(stft: StftConfig) -> Iterator[str]:
+    (first_lag, end_lag), (first_bin, end_bin), reach = voicing.layout(stft)
+    names = {
+        "FIRST_LAG": first_lag,
+        "END_LAG": end_lag,
+        "FIRST_COMB_BIN": first_bin,
+        "END_COMB_BIN": end_bin,
+        "NEARBY": reach,
+    }
+    yield "".join(f"#define BLSH_{name} {value}\n" for name, value in names.items())
 
 
 def _mel_tables(name: str, num_mels: int, stft: StftConfig) -> Iterator[str]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from blsh_jax import config as configs
-from blsh_jax import noise_tracking, spectra, streaming
+from blsh_jax import noise_tracking, spectra, streaming, voicing
 from blsh_jax.config import TrainConfig
 from blsh_jax.model import Model
 
@@ -58,7 +58,11 @@ def cost(model: Model) -> Cost:
     floors = config.features.levels * config.features.floor_frames
     return Cost(
         transform=2 * _real_fft_operations(config.stft.window_length),
-        features=4 * bins + _mel_operations(config) + floors + 3 * features,
+        features=4 * bins
+        + _mel_operations(config)
+        + floors
+        + _voicing_operations(config)
+        + 3 * features,
         projection=2 * bits * features,
         search=2 * dictionary.codes.size,
         masks=k * bins + 3 * bins + tracking,
@@ -117,6 +121,7 @@ def describe(model: Model) -> dict[str, Any]:
         "features": config.features.kind,
         "context": config.features.context,
         "levels": config.features.levels,
+        "voicing": config.features.voicing,
         "lead_in_frames": config.features.lead_in_frames,
         "evidence": configs.to_dict(config.evidence),
         "sample_rate": stft.sample_rate,
@@ -144,11 +149,13 @@ def text(facts: dict[str, Any], one_core: bool) -> str:
     where = "one core" if one_core else "all cores"
     reach = f", {facts['context']} frames side by side" * (facts["context"] > 1)
     levels = f" and {facts['levels']} levels above the noise floor" * (facts["levels"] > 0)
+    voiced = f", voicing of {facts['voicing']} bands" * (facts["voicing"] > 0)
     lead_in = f", {facts['lead_in_frames']} frames of lead-in" * (facts["lead_in_frames"] > 0)
     lines = [
         f"model      {facts['bits']} bits, {facts['dictionary_frames']} dictionary frames, "
         f"{facts['neighbors']} neighbours",
-        f"features   {facts['features']}{reach}{levels}{lead_in}, {facts['sample_rate']} Hz",
+        f"features   {facts['features']}{reach}{levels}{voiced}{lead_in}, "
+        f"{facts['sample_rate']} Hz",
         *_sources(facts["trained_on"]),
         f"bytes      {sum(sizes.values()):,} ("
         + ", ".join(f"{name} {value:,}" for name, value in sizes.items())
@@ -176,6 +183,16 @@ def _sources(provenance: dict[str, Any]) -> list[str]:
 def _real_fft_operations(length: int) -> int:
     """The usual count for a real transform, 2.5 n log2 n."""
     return round(2.5 * length * np.log2(length))
+
+
+def _voicing_operations(config: TrainConfig) -> int:
+    """Fine structure, comb after comb, and three sums over each band."""
+    if not config.features.voicing:
+        return 0
+    lags, bins, reach = voicing.layout(config.stft)
+    weights = int(np.count_nonzero(spectra.mel_filters(config.features.voicing, config.stft)))
+    combs = 2 * (lags[1] - lags[0]) * (bins[1] - bins[0])
+    return (2 * reach + 6) * config.stft.num_bins + combs + 6 * weights
 
 
 def _mel_operations(config: TrainConfig) -> int:

@@ -19,7 +19,7 @@ from blsh_jax.files import replacing
 from blsh_jax.separation import Dictionary, SpectralDictionary
 
 FORMAT = "blsh_jax model"
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 SHIPPED = "default"
 _SHIPPED_FOLDER = resources.files("blsh_jax") / "models"
 

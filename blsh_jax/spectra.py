@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from blsh_jax import voicing
 from blsh_jax.config import FeatureConfig, StftConfig
 
 # Log-mel values are taken relative to the loudest band of the frame and cut this far below it, so
@@ -183,18 +184,23 @@ def features(
     Source: [ICASSP20] section 4.1; several frames are its future work, section 5.
     """
     magnitude = jnp.abs(spectra)
+    shown = magnitude
     if features.kind != "magnitude":
         mel = _mel(magnitude, features.num_mels, config)
-        magnitude = _log_mel(mel) if features.kind == "log_mel" else mel
-    spectrum = unit_norm(stack_frames(magnitude, features.context))
-    if features.levels == 0:
-        return spectrum
-    bands = level_bands(spectra, features, config)
-    if past is None:
-        shape = (*bands.shape[:-2], num_past_frames(features, config), features.levels)
-        past = jnp.zeros(shape, bands.dtype)
-    levels = levels_above_floor(jnp.concatenate([past, bands], axis=-2), features, config)
-    return unit_norm(jnp.concatenate([spectrum, unit_norm(levels)], axis=-1))
+        shown = _log_mel(mel) if features.kind == "log_mel" else mel
+    parts = [unit_norm(stack_frames(shown, features.context))]
+    if features.levels:
+        bands = level_bands(spectra, features, config)
+        if past is None:
+            shape = (*bands.shape[:-2], num_past_frames(features, config), features.levels)
+            past = jnp.zeros(shape, bands.dtype)
+        levels = levels_above_floor(jnp.concatenate([past, bands], axis=-2), features, config)
+        parts.append(unit_norm(levels))
+    if features.voicing:
+        filters = mel_filters(features.voicing, config)
+        # Of norm 1 where every band is voiced, and near 0 where none is.
+        parts.append(voicing.band_voicing(magnitude, filters, config) / math.sqrt(features.voicing))
+    return unit_norm(jnp.concatenate(parts, axis=-1)) if len(parts) > 1 else parts[0]
 
 
 def parts_and_features(
@@ -268,7 +274,7 @@ def levels_above_floor(bands: Array, features: FeatureConfig, config: StftConfig
 def num_features(features: FeatureConfig, config: StftConfig) -> int:
     """D, the length of a feature vector."""
     per_frame = config.num_bins if features.kind == "magnitude" else features.num_mels
-    return per_frame * features.context + features.levels
+    return per_frame * features.context + features.levels + features.voicing
 
 
 def stack_frames(frames: Array, context: int) -> Array:

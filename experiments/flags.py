@@ -97,8 +97,8 @@ def define_train_config() -> None:
         "Where the settings start from, before other flags change them: paper, the paper's "
         "method (add --mode=published --target=cosine for the authors' own training); general, for "
         "noise that the dictionary has not heard (random mixtures of varied and made noise, levels "
-        "above the noise floor, hyperplanes refined together, rumble counted as noise, more "
-        "neighbours, masks joined with the noise that the utterance shows).",
+        "above the noise floor, voicing of bands, hyperplanes refined together, rumble counted as "
+        "noise, more neighbours, masks joined with the noise that the utterance shows).",
     )
     _define_fields(TrainConfig, RECIPES["general"])
 

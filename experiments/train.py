@@ -10,9 +10,9 @@ the same command goes on from it after an interruption, and it is removed at the
 a model of the bits so far.
 
 --recipe=general starts from the settings of the model that comes with the package instead of the
-paper's: random mixtures of varied and made noise, levels above the noise floor beside the
-spectra, bits from residuals (fitted at once, without log and checkpoint) whose hyperplanes are then
-refined together, masks joined with the noise that the utterance shows.
+paper's: random mixtures of varied and made noise, levels above the noise floor and voicing beside
+the spectra, bits from residuals (fitted at once, without log and checkpoint) whose hyperplanes are
+then refined together, masks joined with the noise that the utterance shows.
 
 100,000 dictionary frames and 150 bits take about five minutes on two cores, with either recipe.
 """

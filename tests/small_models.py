@@ -12,11 +12,12 @@ def random_model(
     levels=0,
     snr_weight=0.0,
     lead_in_frames=0,
+    voicing=0,
     num_frames=300,
     num_bits=40,
 ):
     """A model whose dictionary is random."""
-    features = config.FeatureConfig(kind, 40, context, levels, 9, lead_in_frames)
+    features = config.FeatureConfig(kind, 40, context, levels, 9, voicing, lead_in_frames)
     snr = snr_weight, snr_weight / 4
     past_snr = snr_weight / 2, snr_weight
     evidence = config.EvidenceConfig(0.8, 1.5, *snr, *past_snr, -0.3)

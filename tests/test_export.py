@@ -53,16 +53,16 @@ def build(compiler, folder, *options):
 
 
 @pytest.mark.parametrize(
-    ("kind", "context", "levels", "snr_weight"),
+    ("kind", "context", "levels", "snr_weight", "voicing"),
     [
-        ("magnitude", 1, 0, 0.0),
-        ("mel", 5, 0, 0.5),
-        ("log_mel", 3, 12, 0.0),
-        ("magnitude", 1, 32, 0.5),
+        ("magnitude", 1, 0, 0.0, 0),
+        ("mel", 5, 0, 0.5, 20),
+        ("log_mel", 3, 12, 0.0, 0),
+        ("magnitude", 1, 32, 0.5, 32),
     ],
 )
-def test_c_gives_the_streams_output(compiler, tmp_path, kind, context, levels, snr_weight):
-    used = random_model(kind, context, levels, snr_weight)
+def test_c_gives_the_streams_output(compiler, tmp_path, kind, context, levels, snr_weight, voicing):
+    used = random_model(kind, context, levels, snr_weight, voicing=voicing)
     files = export.write_c(used, tmp_path)
     assert {path.name for path in files} == {path.name for path in tmp_path.iterdir()}
     noisy = golden(90)

@@ -89,7 +89,7 @@ static void inverse_transform(float *x)
     }
 }
 
-#if BLSH_MEL || BLSH_LEVELS
+#if BLSH_MEL || BLSH_LEVELS || BLSH_VOICING
 /* Magnitudes under the filters of a mel bank, whose weights lie one after another. */
 static void filter(const float *magnitudes, const int16_t *first, const int16_t *end,
                    const float *weights, int count, float *bands)
@@ -161,6 +161,57 @@ static void make_levels(float (*bands)[BLSH_LEVELS], float *levels)
 }
 #endif
 
+#if BLSH_VOICING
+/* cos(2 pi bin lag / window), the comb of a voice whose period is the lag. */
+static float tooth(int bin, int lag)
+{
+    int turn = bin * lag % BLSH_WINDOW;
+    return turn < HALF ? blsh_twiddles[turn][0] : -blsh_twiddles[turn - HALF][0];
+}
+
+/* How far the spectrum is the comb of a voice, in each band. */
+static void make_voicing(blsh_state *state, const float *spectrum, float *voicing)
+{
+    float *root = state->roots, *fine = state->fine, *product = state->work, *comb = state->roots;
+    float fine_energy[BLSH_VOICING], comb_energy[BLSH_VOICING], best = 0.0f;
+    int pitch_lag = BLSH_FIRST_LAG;
+    for (int f = 0; f < BLSH_BINS; f++)
+        root[f] = sqrtf(hypotf(spectrum[2 * f], spectrum[2 * f + 1]));
+    for (int f = 0; f < BLSH_BINS; f++) {
+        float mean = 0.0f;
+        for (int i = f - BLSH_NEARBY; i <= f + BLSH_NEARBY; i++)
+            mean += root[i < 0 ? 0 : i < BLSH_BINS ? i : BLSH_BINS - 1];
+        mean /= 2 * BLSH_NEARBY + 1;
+        fine[f] = mean > 0.0f ? root[f] / mean - 1.0f : 0.0f;
+    }
+    for (int lag = BLSH_FIRST_LAG; lag < BLSH_END_LAG; lag++) {
+        float likeness = 0.0f;
+        for (int f = BLSH_FIRST_COMB_BIN; f < BLSH_END_COMB_BIN; f++)
+            likeness += fine[f] * tooth(f, lag);
+        if (lag == BLSH_FIRST_LAG || likeness > best) {
+            best = likeness;
+            pitch_lag = lag;
+        }
+    }
+    for (int f = 0; f < BLSH_BINS; f++) {
+        comb[f] = tooth(f, pitch_lag);
+        product[f] = fine[f] * comb[f];
+        fine[f] *= fine[f];
+        comb[f] *= comb[f];
+    }
+    filter(product, blsh_voicing_first, blsh_voicing_end, blsh_voicing_weights, BLSH_VOICING,
+           voicing);
+    filter(fine, blsh_voicing_first, blsh_voicing_end, blsh_voicing_weights, BLSH_VOICING,
+           fine_energy);
+    filter(comb, blsh_voicing_first, blsh_voicing_end, blsh_voicing_weights, BLSH_VOICING,
+           comb_energy);
+    for (int m = 0; m < BLSH_VOICING; m++) {
+        float energies = fine_energy[m] * comb_energy[m];
+        voicing[m] = energies > 0.0f ? voicing[m] / sqrtf(energies * BLSH_VOICING) : 0.0f;
+    }
+}
+#endif
+
 /* The unit vector that the frame in the middle of the context is compared by. */
 static void make_features(blsh_state *state)
 {
@@ -169,6 +220,11 @@ static void make_features(blsh_state *state)
     float *levels = state->features + BLSH_SPECTRUM;
     make_levels(state->levels, levels);
     normalize(levels, levels, BLSH_LEVELS);
+#endif
+#if BLSH_VOICING
+    make_voicing(state, state->spectra[0], state->features + BLSH_SPECTRUM + BLSH_LEVELS);
+#endif
+#if BLSH_LEVELS || BLSH_VOICING
     normalize(state->features, state->features, BLSH_FEATURES);
 #endif
 }

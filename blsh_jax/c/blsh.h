@@ -32,6 +32,10 @@ typedef struct {
 #if BLSH_LEVELS
     float levels[BLSH_LEVEL_FRAMES][BLSH_LEVELS];      /* newest mel magnitudes, for noise floors */
 #endif
+#if BLSH_VOICING
+    float roots[BLSH_BINS];                            /* of the magnitudes; later the comb */
+    float fine[BLSH_BINS];                             /* fine structure of the spectrum */
+#endif
 #if BLSH_TRACKING
     float noise_magnitude[BLSH_BINS];                  /* weighted sum of the noise's magnitudes */
     float noise_weight[BLSH_BINS];                     /* sum of the weights */
