@@ -27,6 +27,16 @@ def real_data() -> Path:
     return _REAL_DATA
 
 
+@pytest.fixture(scope="session", autouse=True)
+def short_made_noises():
+    """Made noises of two seconds, which are made in a fifth of the time."""
+    from blsh_jax.corpora import made_noise
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(made_noise, "_SECONDS", 2.0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def synthetic():
     """Speech of four synthetic speakers and the ten synthetic noises."""

@@ -7,7 +7,6 @@ import pytest
 
 from blsh_jax import corpora, training
 from blsh_jax.config import FeatureConfig, StftConfig, TrainConfig, VarietyConfig
-from blsh_jax.corpora import made_noise
 from blsh_jax.corpora.made_noise import made_noises
 
 RATE = 16_000
@@ -30,12 +29,6 @@ SPEECH, NOISE = _loaded("s", 4, RATE, 0), _loaded("n", 3, 2 * RATE, 1)
 
 def _with(**changes):
     return dataclasses.replace(CONFIG, variety=dataclasses.replace(CONFIG.variety, **changes))
-
-
-@pytest.fixture(autouse=True)
-def short_noises(monkeypatch):
-    """Noises of two seconds, which are made in a fifth of the time."""
-    monkeypatch.setattr(made_noise, "_SECONDS", 2.0)
 
 
 def test_none_asked_gives_the_published_mixtures():
