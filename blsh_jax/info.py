@@ -186,18 +186,18 @@ def _real_fft_operations(length: int) -> int:
 
 
 def _voicing_operations(config: TrainConfig) -> int:
-    """Fine structure, comb after comb, and three sums over each band."""
+    """Fine structure and its products with the comb, and comb after comb."""
     if not config.features.voicing:
         return 0
     lags, bins, reach = voicing.layout(config.stft)
-    weights = int(np.count_nonzero(spectra.mel_filters(config.features.voicing, config.stft)))
     combs = 2 * (lags[1] - lags[0]) * (bins[1] - bins[0])
-    return (2 * reach + 6) * config.stft.num_bins + combs + 6 * weights
+    return (2 * reach + 6) * config.stft.num_bins + combs
 
 
 def _mel_operations(config: TrainConfig) -> int:
-    """Multiplications and additions of the mel filters, of the spectrum's kind and of levels."""
+    """Multiplications and additions of the mel filters: spectrum, levels, three sums of voicing."""
     features = config.features
     banks = [] if features.kind == "magnitude" else [features.num_mels]
     banks += [features.levels] if features.levels else []
+    banks += 3 * [features.voicing] if features.voicing else []
     return sum(2 * int(np.count_nonzero(spectra.mel_filters(n, config.stft))) for n in banks)

@@ -89,9 +89,10 @@ def band_voicing(magnitude: Array, filters: np.ndarray, config: StftConfig) -> A
     """
     fine = _fine_structure(magnitude, layout(config).reach)
     comb = _comb(fine, config)
+    products = jnp.stack([fine * comb, jnp.square(fine), jnp.square(comb)])
     weights = jnp.asarray(filters, magnitude.dtype)
-    energies = _times(jnp.square(fine), weights) * _times(jnp.square(comb), weights)
-    strength = _times(fine * comb, weights)
+    sums = jnp.matmul(products, weights, precision=jax.lax.Precision.HIGHEST)
+    strength, energies = sums[0], sums[1] * sums[2]
     return jnp.where(energies > 0, strength / jnp.sqrt(jnp.where(energies > 0, energies, 1)), 0)
 
 
@@ -111,9 +112,6 @@ def _comb(fine: Array, config: StftConfig) -> Array:
     (shortest, end), (low, high), _ = layout(config)
     turns = np.outer(np.arange(shortest, end), np.arange(config.num_bins)) / config.window_length
     combs = jnp.asarray(np.cos(2 * np.pi * turns), fine.dtype)
-    likeness = _times(fine[..., low:high], combs[:, low:high].T)
+    heard, looked_for = fine[..., low:high], combs[:, low:high].T
+    likeness = jnp.matmul(heard, looked_for, precision=jax.lax.Precision.HIGHEST)
     return combs[jnp.argmax(likeness, axis=-1)]
-
-
-def _times(left: Array, right: Array) -> Array:
-    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)

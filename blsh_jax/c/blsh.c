@@ -102,6 +102,11 @@ static void filter(const float *magnitudes, const int16_t *first, const int16_t 
 }
 #endif
 
+static float magnitude(const float *bin)
+{
+    return sqrtf(bin[0] * bin[0] + bin[1] * bin[1]);
+}
+
 /* Features of one frame: magnitudes, mel bands or log-mel bands. */
 static void make_bands(const float *magnitudes, float *bands)
 {
@@ -169,6 +174,12 @@ static float tooth(int bin, int lag)
     return turn < HALF ? blsh_twiddles[turn][0] : -blsh_twiddles[turn - HALF][0];
 }
 
+static void sum_bands(const float *products, float *sums)
+{
+    filter(products, blsh_voicing_first, blsh_voicing_end, blsh_voicing_weights, BLSH_VOICING,
+           sums);
+}
+
 /* How far the spectrum is the comb of a voice, in each band. */
 static void make_voicing(blsh_state *state, const float *spectrum, float *voicing)
 {
@@ -176,7 +187,7 @@ static void make_voicing(blsh_state *state, const float *spectrum, float *voicin
     float fine_energy[BLSH_VOICING], comb_energy[BLSH_VOICING], best = 0.0f;
     int pitch_lag = BLSH_FIRST_LAG;
     for (int f = 0; f < BLSH_BINS; f++)
-        root[f] = sqrtf(hypotf(spectrum[2 * f], spectrum[2 * f + 1]));
+        root[f] = sqrtf(magnitude(&spectrum[2 * f]));
     for (int f = 0; f < BLSH_BINS; f++) {
         float mean = 0.0f;
         for (int i = f - BLSH_NEARBY; i <= f + BLSH_NEARBY; i++)
@@ -199,12 +210,9 @@ static void make_voicing(blsh_state *state, const float *spectrum, float *voicin
         fine[f] *= fine[f];
         comb[f] *= comb[f];
     }
-    filter(product, blsh_voicing_first, blsh_voicing_end, blsh_voicing_weights, BLSH_VOICING,
-           voicing);
-    filter(fine, blsh_voicing_first, blsh_voicing_end, blsh_voicing_weights, BLSH_VOICING,
-           fine_energy);
-    filter(comb, blsh_voicing_first, blsh_voicing_end, blsh_voicing_weights, BLSH_VOICING,
-           comb_energy);
+    sum_bands(product, voicing);
+    sum_bands(fine, fine_energy);
+    sum_bands(comb, comb_energy);
     for (int m = 0; m < BLSH_VOICING; m++) {
         float energies = fine_energy[m] * comb_energy[m];
         voicing[m] = energies > 0.0f ? voicing[m] / sqrtf(energies * BLSH_VOICING) : 0.0f;
@@ -359,7 +367,7 @@ void blsh_step(blsh_state *state, const float *in, float *out)
     memmove(state->bands[0], state->bands[0] + BLSH_BANDS,
             (BLSH_CONTEXT - 1) * sizeof state->bands[0]);
     for (int f = 0; f < BLSH_BINS; f++)
-        work[f] = sqrtf(newest[2 * f] * newest[2 * f] + newest[2 * f + 1] * newest[2 * f + 1]);
+        work[f] = magnitude(&newest[2 * f]);
     make_bands(work, state->bands[BLSH_CONTEXT - 1]);
 #if BLSH_LEVELS
     memmove(state->levels[0], state->levels[1], sizeof state->levels - sizeof state->levels[0]);
