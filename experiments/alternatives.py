@@ -1,4 +1,4 @@
-r"""What was tried in place of parts of the recipe: other bits, searches, averages, evidence.
+r"""What was tried in place of parts of the recipe: other bits, dictionaries, searches, and so on.
 
     python -m experiments.alternatives --recipe=general --speech DIR --noise DIR \
         --output alternatives.json
@@ -52,6 +52,7 @@ _SMOOTHING = 0.3  # of the frame before in a mask
 _NUM_GROUPS_OF_BANDS = 4
 _RATIO_STEPS = 15  # ratio masks of four bits
 _ROTATIONS = 50
+_ROWS_AT_A_TIME = 2048  # of the dictionary that look for their neighbours
 # Sharpness s of the search as refinement learns it, exp(a + b log(l / 8)): close to these a and b.
 _SHARPNESS = (0.25, -0.77)
 
@@ -112,11 +113,17 @@ def alternatives(
             for name, make in makers.items()
             for length, mask in make(material, num_bits).items()
         }
-        systems |= {
-            ("evidence", name, length): _system(name, length, mask, evidence, config)
-            for name, evidence in _EVIDENCE.items()
-            for length, mask in _recipe(material, num_bits).items()
-        }
+        for length, mask in _recipe(material, num_bits).items():
+            systems |= {
+                ("evidence", name, length): _system(name, length, mask, evidence, config)
+                for name, evidence in _EVIDENCE.items()
+            }
+            systems |= {
+                ("attenuation", name, length): _system(
+                    name, length, mask, config.evidence, config, least
+                )
+                for name, least in _LEAST_GAINS.items()
+            }
         rows = evaluation.evaluate(list(systems.values()), group.tests, progress=True)
         scores.append(dict(zip(systems, rows, strict=True)))
     return [
@@ -130,13 +137,18 @@ def alternatives(
 
 
 def _system(
-    name: str, length: int, mask: _Mask, evidence: EvidenceConfig, config: TrainConfig
+    name: str,
+    length: int,
+    mask: _Mask,
+    evidence: EvidenceConfig,
+    config: TrainConfig,
+    least_gain: float = 0.0,
 ) -> System:
     @jax.jit
     def estimate(speech: Array, noise: Array) -> Array:
         spectrum = spectra.heard(speech + noise, config.features, config.stft)
         joined, _ = noise_tracking.join(mask(spectrum), spectrum, evidence, config.stft)
-        masked = masks.apply_mask(joined, spectrum)
+        masked = masks.apply_mask(jnp.maximum(joined, least_gain), spectrum)
         return spectra.unheard(masked, speech.shape[-1], config.features, config.stft)
 
     return System(name, length, estimate)
@@ -245,6 +257,74 @@ def _mask_vectors(material: _Material) -> np.ndarray:
     """(N, C) the part of each mel band that is speech, less its mean over all frames."""
     parts = np.asarray(masks.speech_parts(jnp.asarray(material.fitted.shares, jnp.float32)))
     return parts - parts.mean(axis=0)
+
+
+# Dictionaries of half the frames, which the hash functions have learned with the others.
+
+
+def _half_at_random(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+    frames = len(material.sample.frames)
+    order = np.random.default_rng(material.config.seed).permutation(frames)
+    return _of_frames(material, order[: frames // 2], num_bits)
+
+
+def _half_best_foretold(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+    """Frames whose neighbours are right about them.
+
+    Source: D. L. Wilson, "Asymptotic Properties of Nearest Neighbor Rules Using Edited Data", IEEE
+    Trans. SMC 2 (3), 1972.
+    """
+    order = np.argsort(_surprise(material))
+    return _of_frames(material, order[: len(order) // 2], num_bits)
+
+
+def _half_worst_foretold(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+    """Frames that the others cannot stand in for.
+
+    Source: P. E. Hart, "The Condensed Nearest Neighbor Rule", IEEE Trans. IT 14 (3), 1968.
+    """
+    order = np.argsort(_surprise(material))
+    return _of_frames(material, order[len(order) // 2 :], num_bits)
+
+
+def _of_frames(
+    material: _Material, chosen: np.ndarray, num_bits: Sequence[int]
+) -> dict[int, _Mask]:
+    names = ("frames", "masks", "shares", "mixtures")
+    part = {name: getattr(material.sample, name)[chosen] for name in names}
+    smaller = dataclasses.replace(material, sample=material.sample._replace(**part))
+    return _recipe(smaller, num_bits)
+
+
+def _surprise(material: _Material) -> np.ndarray:
+    """(N,) magnitude, of 1, on the wrong side of the mask that neighbours of other mixtures give.
+
+    All bits count.
+    """
+    config, sample = material.config, material.sample
+    dictionary, mixtures = material.dictionary(material.hasher), jnp.asarray(sample.mixtures)
+    shares = jnp.asarray(sample.shares, jnp.float32)
+    speech_parts = masks.speech_parts(shares)
+    # As many again, for those of the frame's own mixture, which do not count.
+    k, length = min(2 * config.num_neighbors, len(mixtures)), material.hasher.num_bits
+
+    @jax.jit
+    def surprise(rows: Array) -> Array:
+        nearest = search.hamming_top_k(
+            dictionary.codes[rows], dictionary.codes, k, num_bits=length
+        ).indices
+        others = (mixtures[nearest] != mixtures[rows][:, None]).astype(jnp.float32)
+        among_first = jnp.cumsum(others, axis=1) <= config.num_neighbors
+        counted = jnp.where(among_first, others, 0)
+        weights = counted / jnp.maximum(jnp.sum(counted, axis=1, keepdims=True), 1)
+        mask = _weighted_mean(speech_parts, nearest, weights)
+        speech, rest = shares[rows, 0], shares[rows, 1]
+        return jnp.sum(speech * (1 - mask) + rest * mask, axis=1)
+
+    starts = range(0, len(mixtures), _ROWS_AT_A_TIME)
+    rows = (np.arange(start, start + _ROWS_AT_A_TIME) % len(mixtures) for start in starts)
+    found = np.concatenate([np.asarray(surprise(jnp.asarray(at))) for at in rows])
+    return found[: len(mixtures)]
 
 
 # Searches.
@@ -386,6 +466,11 @@ _ALTERNATIVES: dict[str, dict[str, Callable[[_Material, Sequence[int]], dict[int
         "boosted, likeness of frames": _boosted,
         "boosted, likeness of masks": _boosted_on_masks,
     },
+    "dictionary": {
+        "half of the frames, at random": _half_at_random,
+        "half of the frames, those foretold best": _half_best_foretold,
+        "half of the frames, those foretold worst": _half_worst_foretold,
+    },
     "search": {
         "boosted bits, weighted by beta": _boosted_and_weighted,
         "four groups of bands, each with its part of the bits": _groups_of_bands,
@@ -404,6 +489,8 @@ _EVIDENCE = {
     "neighbours and the frame, not the past": EvidenceConfig(0.8, 1.6, 0.9, 0.3, lowest_hz=50.0),
     "equal weights at all frequencies": EvidenceConfig(1.0, 1.0, 0.4, 0.4, 0.4, 0.4),
 }
+
+_LEAST_GAINS = {"20 dB at most": 0.1, "12 dB at most": 0.25}
 
 
 def _define_flags() -> None:

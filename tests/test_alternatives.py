@@ -35,7 +35,10 @@ def test_every_alternative_is_scored(synthetic):
     groups = validation.left_out_in_turn(*synthetic, num_groups=2, num_mixtures=2)
     rows = alternatives.alternatives(groups[:1], SMALL, [16])
     named = {(row["part"], row["alternative"], row["num_bits"]): row["sdr"] for row in rows}
-    parts = alternatives._ALTERNATIVES | {"evidence": alternatives._EVIDENCE}
+    parts = alternatives._ALTERNATIVES | {
+        "evidence": alternatives._EVIDENCE,
+        "attenuation": alternatives._LEAST_GAINS,
+    }
     expected = {(part, name, 16) for part, makers in parts.items() for name in makers}
     assert set(named) == expected and len(rows) == len(named)
     assert np.isfinite(list(named.values())).all()
@@ -62,6 +65,23 @@ def test_the_recipe_and_its_averages_are_what_the_model_does(trained):
         distance = (codes[near] != query).sum(axis=1)
         weights = np.exp(-2 * np.exp(0.25 - 0.77 * np.log(2)) * (distance - distance.min()))
         np.testing.assert_allclose(found, weights @ bits[near] / weights.sum(), atol=1e-4)
+
+
+def test_frames_surprise_where_neighbours_of_other_mixtures_are_wrong(trained):
+    material, _ = trained
+    sample, k = material.sample, SMALL.num_neighbors
+    surprise = alternatives._surprise(material)
+    codes = np.asarray(material.dictionary(material.hasher).codes)
+    bits = np.unpackbits(codes.view(np.uint8), axis=1)
+    shares = np.asarray(sample.shares, np.float64)
+    parts = shares[:, 0] / np.maximum(shares.sum(axis=1), 1e-30)
+    for row in (0, 7, len(codes) - 1):
+        order = np.argsort((bits != bits[row]).sum(axis=1), kind="stable")[: 2 * k]
+        others = order[sample.mixtures[order] != sample.mixtures[row]][:k]
+        mask = parts[others].mean(axis=0) if len(others) else np.zeros(parts.shape[1])
+        wrong = (shares[row, 0] * (1 - mask) + shares[row, 1] * mask).sum()
+        assert surprise[row] == pytest.approx(wrong, abs=2e-3)
+    assert surprise.shape == (len(codes),) and (surprise >= 0).all()
 
 
 def test_iterative_quantization_comes_nearer_to_signs_than_its_start(trained):
