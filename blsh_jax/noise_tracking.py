@@ -38,7 +38,7 @@ from blsh_jax.config import EvidenceConfig, StftConfig
 
 # Chosen with the recipe: docs/unseen_noise.md says on what.
 _MEMORY = 0.99  # of noise, and of the past: 1.6 seconds
-_SPEECH_MEMORY = 0.94
+_SPEECH_MEMORY = 0.91
 # Magnitudes that stand out of the noise weigh less: half where the energy ratio is 1 / _OUTLIERS.
 _OUTLIERS = 0.25
 _LEAST_RATIO = 10 ** (-20 / 10)
