@@ -52,7 +52,6 @@ _SMOOTHING = 0.3  # of the frame before in a mask
 _NUM_GROUPS_OF_BANDS = 4
 _RATIO_STEPS = 15  # ratio masks of four bits
 _ROTATIONS = 50
-_ROWS_AT_A_TIME = 2048  # of the dictionary that look for their neighbours
 # Sharpness s of the search as refinement learns it, exp(a + b log(l / 8)): close to these a and b.
 _SHARPNESS = (0.25, -0.77)
 
@@ -77,8 +76,30 @@ class _Material:
     @property
     def fitted(self) -> FrameSample:
         """What hash functions are learned on."""
-        names, most = ("frames", "masks", "shares", "mixtures"), self.config.max_fit_frames
-        return self.sample._replace(**{name: getattr(self.sample, name)[:most] for name in names})
+        return self.frames_of(slice(self.config.max_fit_frames))
+
+    def frames_of(self, chosen: slice | np.ndarray) -> FrameSample:
+        """The frames of the sample at these places."""
+        names = ("frames", "masks", "shares", "mixtures")
+        return self.sample._replace(**{name: getattr(self.sample, name)[chosen] for name in names})
+
+    @functools.cached_property
+    def surprise(self) -> np.ndarray:
+        """(N,) magnitude, of 1, on the wrong side of the mask that a frame's neighbours give.
+
+        They are of other mixtures than the frame, and all bits count.
+        """
+        dictionary, mixtures = self.dictionary(self.hasher), jnp.asarray(self.sample.mixtures)
+        shares = jnp.asarray(self.sample.shares, jnp.float32)
+        # As many again, for those of the frame's own mixture, which do not count.
+        k, length = min(2 * self.config.num_neighbors, len(mixtures)), self.hasher.num_bits
+        found = search.hamming_top_k(dictionary.codes, dictionary.codes, k, num_bits=length)
+        others = (mixtures[found.indices] != mixtures[:, None]).astype(jnp.float32)
+        among_first = jnp.cumsum(others, axis=1) <= self.config.num_neighbors
+        counted = jnp.where(among_first, others, 0)
+        weights = counted / jnp.maximum(jnp.sum(counted, axis=1, keepdims=True), 1)
+        mask = _weighted_mean(masks.speech_parts(shares), found.indices, weights)
+        return np.asarray(jnp.sum(shares[:, 0] * (1 - mask) + shares[:, 1] * mask, axis=1))
 
     @functools.cached_property
     def boosted(self) -> Hasher:
@@ -274,7 +295,7 @@ def _half_best_foretold(material: _Material, num_bits: Sequence[int]) -> dict[in
     Source: D. L. Wilson, "Asymptotic Properties of Nearest Neighbor Rules Using Edited Data", IEEE
     Trans. SMC 2 (3), 1972.
     """
-    order = np.argsort(_surprise(material))
+    order = np.argsort(material.surprise)
     return _of_frames(material, order[: len(order) // 2], num_bits)
 
 
@@ -283,48 +304,14 @@ def _half_worst_foretold(material: _Material, num_bits: Sequence[int]) -> dict[i
 
     Source: P. E. Hart, "The Condensed Nearest Neighbor Rule", IEEE Trans. IT 14 (3), 1968.
     """
-    order = np.argsort(_surprise(material))
+    order = np.argsort(material.surprise)
     return _of_frames(material, order[len(order) // 2 :], num_bits)
 
 
 def _of_frames(
     material: _Material, chosen: np.ndarray, num_bits: Sequence[int]
 ) -> dict[int, _Mask]:
-    names = ("frames", "masks", "shares", "mixtures")
-    part = {name: getattr(material.sample, name)[chosen] for name in names}
-    smaller = dataclasses.replace(material, sample=material.sample._replace(**part))
-    return _recipe(smaller, num_bits)
-
-
-def _surprise(material: _Material) -> np.ndarray:
-    """(N,) magnitude, of 1, on the wrong side of the mask that neighbours of other mixtures give.
-
-    All bits count.
-    """
-    config, sample = material.config, material.sample
-    dictionary, mixtures = material.dictionary(material.hasher), jnp.asarray(sample.mixtures)
-    shares = jnp.asarray(sample.shares, jnp.float32)
-    speech_parts = masks.speech_parts(shares)
-    # As many again, for those of the frame's own mixture, which do not count.
-    k, length = min(2 * config.num_neighbors, len(mixtures)), material.hasher.num_bits
-
-    @jax.jit
-    def surprise(rows: Array) -> Array:
-        nearest = search.hamming_top_k(
-            dictionary.codes[rows], dictionary.codes, k, num_bits=length
-        ).indices
-        others = (mixtures[nearest] != mixtures[rows][:, None]).astype(jnp.float32)
-        among_first = jnp.cumsum(others, axis=1) <= config.num_neighbors
-        counted = jnp.where(among_first, others, 0)
-        weights = counted / jnp.maximum(jnp.sum(counted, axis=1, keepdims=True), 1)
-        mask = _weighted_mean(speech_parts, nearest, weights)
-        speech, rest = shares[rows, 0], shares[rows, 1]
-        return jnp.sum(speech * (1 - mask) + rest * mask, axis=1)
-
-    starts = range(0, len(mixtures), _ROWS_AT_A_TIME)
-    rows = (np.arange(start, start + _ROWS_AT_A_TIME) % len(mixtures) for start in starts)
-    found = np.concatenate([np.asarray(surprise(jnp.asarray(at))) for at in rows])
-    return found[: len(mixtures)]
+    return _recipe(dataclasses.replace(material, sample=material.frames_of(chosen)), num_bits)
 
 
 # Searches.

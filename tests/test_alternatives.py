@@ -70,7 +70,7 @@ def test_the_recipe_and_its_averages_are_what_the_model_does(trained):
 def test_frames_surprise_where_neighbours_of_other_mixtures_are_wrong(trained):
     material, _ = trained
     sample, k = material.sample, SMALL.num_neighbors
-    surprise = alternatives._surprise(material)
+    surprise = material.surprise
     codes = np.asarray(material.dictionary(material.hasher).codes)
     bits = np.unpackbits(codes.view(np.uint8), axis=1)
     shares = np.asarray(sample.shares, np.float64)
