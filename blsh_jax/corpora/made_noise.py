@@ -6,6 +6,7 @@ and traffic do; and babble, several utterances at once.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -58,9 +59,7 @@ def made_noises(
     length = round(_SECONDS * sample_rate)
     gusts = [_gust(length, sample_rate, rng) for _ in range(_NUM_GUSTS)]
     babbles = [_babble(voices, length, rng) for _ in range(_NUM_BABBLES)]
-    synthetic_key, invented_key = jax.random.split(jax.random.key(seed))
-    synthetic = _several(synthetic_noise, synthetic_key, _OF_A_KIND, sample_rate)
-    invented = _several(invented_noise, invented_key, _NUM_TENS, sample_rate)
+    synthetic, invented = _without_voices(seed, _SECONDS, sample_rate)
     named = [
         Recording(f"made/{name}{number}", name=name)
         for name, made in (("gust", gusts), ("babble", babbles))
@@ -72,11 +71,25 @@ def made_noises(
     )
 
 
+@functools.lru_cache(maxsize=1)  # for runs that train several models
+def _without_voices(seed: int, seconds: float, sample_rate: int) -> tuple[Loaded, Loaded]:
+    """The synthetic and the invented noises."""
+    synthetic_key, invented_key = jax.random.split(jax.random.key(seed))
+    return (
+        _several(synthetic_noise, synthetic_key, _OF_A_KIND, seconds, sample_rate),
+        _several(invented_noise, invented_key, _NUM_TENS, seconds, sample_rate),
+    )
+
+
 def _several(
-    make: Callable[[Array, float, int], Loaded], key: Array, count: int, sample_rate: int
+    make: Callable[[Array, float, int], Loaded],
+    key: Array,
+    count: int,
+    seconds: float,
+    sample_rate: int,
 ) -> Loaded:
     """``count`` times what ``make`` makes of a key, keys of recordings told apart by a number."""
-    made = [make(k, _SECONDS, sample_rate) for k in jax.random.split(key, count)]
+    made = [make(k, seconds, sample_rate) for k in jax.random.split(key, count)]
     recordings = (
         dataclasses.replace(recording, key=f"made/{recording.key}-{number}")
         for number, loaded in enumerate(made)
