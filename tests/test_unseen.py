@@ -51,13 +51,21 @@ def test_what_is_left_out_is_not_trained_on(synthetic):
         assert len(group.tests) == 6
 
 
-def test_unseen_scores_every_variant_on_noises_left_out(synthetic):
+def test_unseen_scores_every_variant_on_noises_left_out(synthetic, monkeypatch):
     groups = validation.left_out_in_turn(*synthetic, num_groups=2, num_mixtures=5)
-    rows = unseen.unseen(groups, {"recipe": SMALL}, (5, 12))
-    systems = [(row["method"], row["num_bits"]) for row in rows]
-    assert systems == [("knn", None), ("lsh", 5), ("lsh", 12), ("blsh", 5), ("blsh", 12)]
-    assert {row["step"] for row in rows} == {"recipe"}
+    trained = []
+    train = unseen.training.train
+    monkeypatch.setattr(
+        unseen.training, "train", lambda *given: trained.append(given[1]) or train(*given)
+    )
+    fewer = dataclasses.replace(SMALL, num_neighbors=7)
+    rows = unseen.unseen(groups, {"recipe": SMALL, "fewer": fewer}, (5, 12))
+    systems = [(row["step"], row["method"], row["num_bits"]) for row in rows]
+    of_one = [("knn", None), ("lsh", 5), ("lsh", 12), ("blsh", 5), ("blsh", 12)]
+    assert systems == [(step, *system) for step in ("recipe", "fewer") for system in of_one]
     assert all(np.isfinite([row["sdr"], row["si_sdr"]]).all() for row in rows)
+    assert trained == [SMALL, SMALL]  # the search changes, not the model
+    assert len({row["sdr"] for row in rows}) == len(rows)
 
 
 def test_rotation_trains_without_the_noise_it_scores_in(synthetic, monkeypatch, tmp_path):
