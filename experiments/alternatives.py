@@ -112,6 +112,9 @@ class _Material:
         return boosting.fit(self.fitted.frames, self.config.fit, key, target, progress=True)[0]
 
 
+_Maker = Callable[[_Material, Sequence[int]], dict[int, _Mask]]
+
+
 def alternatives(
     groups: Sequence[validation.Group], config: TrainConfig, num_bits: Sequence[int]
 ) -> list[dict[str, Any]]:
@@ -248,19 +251,26 @@ def _residuals(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]
     return _by_length(material, hasher, num_bits)
 
 
-def _residuals_of_masks(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
-    frames, target = jnp.asarray(material.fitted.frames), jnp.asarray(_mask_vectors(material))
-    hasher, _ = residual.fit(frames, material.config.fit.num_bits, target)
-    return _by_length(material, hasher, num_bits)
+def _residuals_of(target: Callable[[_Material], np.ndarray]) -> _Maker:
+    """Bits from residuals on the likeness of a target."""
+
+    def make(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+        frames = jnp.asarray(material.fitted.frames)
+        hasher, _ = residual.fit(frames, material.config.fit.num_bits, target(material))
+        return _by_length(material, hasher, num_bits)
+
+    return make
 
 
 def _boosted(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
     return _by_length(material, material.boosted, num_bits)
 
 
-def _boosted_on_masks(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
-    hasher = material.boost(_mask_vectors(material))
-    return _by_length(material, hasher, num_bits)
+def _boosted_on(target: Callable[[_Material], np.ndarray]) -> _Maker:
+    """Bits boosted on the likeness of a target."""
+    return lambda material, num_bits: _by_length(
+        material, material.boost(target(material)), num_bits
+    )
 
 
 def _boosted_and_weighted(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
@@ -274,10 +284,32 @@ def _boosted_and_weighted(material: _Material, num_bits: Sequence[int]) -> dict[
     return _by_length(material, material.boosted, num_bits, search_masks)
 
 
-def _mask_vectors(material: _Material) -> np.ndarray:
+# Targets that supervise bits; what counts is the cosine of two frames' vectors.
+
+
+def _masks_target(material: _Material) -> np.ndarray:
     """(N, C) the part of each mel band that is speech, less its mean over all frames."""
-    parts = np.asarray(masks.speech_parts(jnp.asarray(material.fitted.shares, jnp.float32)))
-    return parts - parts.mean(axis=0)
+    return _centered(masks.speech_parts(jnp.asarray(material.fitted.shares, jnp.float32)))
+
+
+def _speech_and_noise_target(material: _Material) -> np.ndarray:
+    """(N, 2 C) the spectra of a frame's speech and of its noise side by side, in mel bands.
+
+    Roots of magnitudes, less their mean over all frames.
+    """
+    shares = np.asarray(material.fitted.shares, np.float32)
+    return _centered(np.sqrt(shares).reshape(len(shares), -1))
+
+
+def _blended_target(material: _Material) -> np.ndarray:
+    """(N, D + C) a frame and its mask side by side, at the same norm: their cosines' mean."""
+    parts = _centered(material.fitted.frames), _masks_target(material)
+    return np.concatenate([np.asarray(spectra.unit_norm(jnp.asarray(p))) for p in parts], axis=1)
+
+
+def _centered(values: Array | np.ndarray) -> np.ndarray:
+    values = np.asarray(values)
+    return values - values.mean(axis=0)
 
 
 # Dictionaries of half the frames, which the hash functions have learned with the others.
@@ -443,15 +475,19 @@ def _weighted_mean(values: Array, indices: Array, weights: Array) -> Array:
     return total
 
 
-_ALTERNATIVES: dict[str, dict[str, Callable[[_Material, Sequence[int]], dict[int, _Mask]]]] = {
+_ALTERNATIVES: dict[str, dict[str, _Maker]] = {
     "": {"the recipe": _recipe},
     "bits": {
         "LSH, random projections": _random,
         "iterative quantization": _quantized_rotation,
         "residuals, likeness of frames": _residuals,
-        "residuals, likeness of masks": _residuals_of_masks,
+        "residuals, likeness of masks": _residuals_of(_masks_target),
+        "residuals, likeness of speech and of noise": _residuals_of(_speech_and_noise_target),
+        "residuals, likeness of frames and of masks": _residuals_of(_blended_target),
         "boosted, likeness of frames": _boosted,
-        "boosted, likeness of masks": _boosted_on_masks,
+        "boosted, likeness of masks": _boosted_on(_masks_target),
+        "boosted, likeness of speech and of noise": _boosted_on(_speech_and_noise_target),
+        "boosted, likeness of frames and of masks": _boosted_on(_blended_target),
     },
     "dictionary": {
         "half of the frames, at random": _half_at_random,

@@ -84,6 +84,28 @@ def test_frames_surprise_where_neighbours_of_other_mixtures_are_wrong(trained):
     assert surprise.shape == (len(codes),) and (surprise >= 0).all()
 
 
+def test_blended_targets_are_alike_by_the_mean_of_both_cosines(trained):
+    material, _ = trained
+    unit = lambda values: values / np.linalg.norm(values, axis=1, keepdims=True)
+    frames = unit(material.fitted.frames - material.fitted.frames.mean(axis=0))[:50]
+    mask = unit(alternatives._masks_target(material))[:50]
+    blended = unit(alternatives._blended_target(material))[:50]
+    expected = (frames @ frames.T + mask @ mask.T) / 2
+    np.testing.assert_allclose(blended @ blended.T, expected, atol=1e-5)
+
+
+def test_targets_of_speech_and_noise_tell_both_spectra_apart(trained):
+    material, _ = trained
+    shares = np.asarray(material.fitted.shares, np.float64)
+    target = alternatives._speech_and_noise_target(material)
+    assert target.shape == (len(shares), 2 * shares.shape[-1])
+    np.testing.assert_allclose(target.mean(axis=0), 0, atol=1e-5)
+    speech, noise = np.split(target - target[:1], 2, axis=1)
+    roots = np.sqrt(shares) - np.sqrt(shares[:1])
+    np.testing.assert_allclose(speech, roots[:, 0], atol=1e-4)
+    np.testing.assert_allclose(noise, roots[:, 1], atol=1e-4)
+
+
 def test_iterative_quantization_comes_nearer_to_signs_than_its_start(trained):
     material, _ = trained
     frames = np.asarray(material.fitted.frames, np.float64)
