@@ -116,47 +116,41 @@ _Maker = Callable[[_Material, Sequence[int]], dict[int, _Mask]]
 
 
 def alternatives(
-    groups: Sequence[validation.Group], config: TrainConfig, num_bits: Sequence[int]
-) -> list[dict[str, Any]]:
-    """A row per alternative and length: means over the groups of noises left out.
+    group: validation.Group, config: TrainConfig, num_bits: Sequence[int]
+) -> validation.Rows:
+    """A row per alternative and length, of one group of noises left out.
 
     Args:
-        groups: of ``validation.left_out_in_turn``.
+        group: of ``validation.left_out_in_turn``.
         config: the recipe; its codes are as long as the longest length, or longer.
         num_bits: code lengths.
     """
-    scores = []
-    for group in groups:
-        mixtures = corpora.training_mixtures(group.speech, group.noise, config)
-        sample = training.sample_frames(mixtures, config, progress=True)
-        model, _ = training.learn(sample, config, {}, progress=True)
-        material = _Material(config, mixtures, sample, model.hasher)
-        systems = {
-            (part, name, length): _system(name, length, mask, config.evidence, config)
-            for part, makers in _ALTERNATIVES.items()
-            for name, make in makers.items()
-            for length, mask in make(material, num_bits).items()
+    mixtures = corpora.training_mixtures(group.speech, group.noise, config)
+    sample = training.sample_frames(mixtures, config, progress=True)
+    model, _ = training.learn(sample, config, {}, progress=True)
+    material = _Material(config, mixtures, sample, model.hasher)
+    systems = {
+        (part, name, length): _system(name, length, mask, config.evidence, config)
+        for part, makers in _ALTERNATIVES.items()
+        for name, make in makers.items()
+        for length, mask in make(material, num_bits).items()
+    }
+    for length, mask in _recipe(material, num_bits).items():
+        systems |= {
+            ("evidence", name, length): _system(name, length, mask, evidence, config)
+            for name, evidence in _EVIDENCE.items()
         }
-        for length, mask in _recipe(material, num_bits).items():
-            systems |= {
-                ("evidence", name, length): _system(name, length, mask, evidence, config)
-                for name, evidence in _EVIDENCE.items()
-            }
-            systems |= {
-                ("attenuation", name, length): _system(
-                    name, length, mask, config.evidence, config, least
-                )
-                for name, least in _LEAST_GAINS.items()
-            }
-        rows = evaluation.evaluate(list(systems.values()), group.tests, progress=True)
-        scores.append(dict(zip(systems, rows, strict=True)))
+        systems |= {
+            ("attenuation", name, length): _system(
+                name, length, mask, config.evidence, config, least
+            )
+            for name, least in _LEAST_GAINS.items()
+        }
+    rows = evaluation.evaluate(list(systems.values()), group.tests, progress=True)
     return [
         {"part": part, "alternative": name, "num_bits": length}
-        | {
-            score: float(np.mean([rows[part, name, length][score] for rows in scores]))
-            for score in ("sdr", "si_sdr")
-        }
-        for part, name, length in scores[0]
+        | {score: row[score] for score in ("sdr", "si_sdr")}
+        for (part, name, length), row in zip(systems, rows, strict=True)
     ]
 
 
@@ -524,7 +518,7 @@ def _define_flags() -> None:
 def main(argv: list[str]) -> None:
     """Flags, library, record."""
     del argv
-    validation.run(alternatives, _COLUMNS)
+    validation.run("alternatives", alternatives, _COLUMNS)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from absl import flags
 
 from blsh_jax import corpora, evaluation, training
@@ -74,34 +73,30 @@ def changed(recipe: TrainConfig) -> dict[str, TrainConfig]:
 
 
 def unseen(
-    groups: Sequence[validation.Group], variants: dict[str, TrainConfig], num_bits: Sequence[int]
-) -> list[dict[str, Any]]:
-    """A row per variant and system: means over the groups of noises left out.
+    group: validation.Group, variants: dict[str, TrainConfig], num_bits: Sequence[int]
+) -> validation.Rows:
+    """A row per variant and system, of one group of noises left out.
 
     Args:
-        groups: of ``validation.left_out_in_turn``.
+        group: of ``validation.left_out_in_turn``.
         variants: configurations by name.
         num_bits: code lengths.
     """
-    scores: list[dict[str, list[dict[str, Any]]]] = []
-    for number, group in enumerate(groups):
-        scores.append({})
-        learned: tuple[TrainConfig, Model] | None = None
-        for step, config in variants.items():
-            print(f"group {number + 1}: {step}", flush=True)
-            # Variants that follow on one another with one model have it trained once.
-            learns = dataclasses.replace(config, num_neighbors=1, evidence=MASK_ALONE)
-            if learned is None or learned[0] != learns:
-                mixtures = corpora.training_mixtures(group.speech, group.noise, config)
-                learned = learns, training.train(mixtures, config, {})[0]
-            systems = _systems(learned[1], config, num_bits)
-            scores[-1][step] = evaluation.evaluate(systems, group.tests)
-    return [
-        {"step": step, "method": same[0]["method"], "num_bits": same[0]["num_bits"]}
-        | {name: float(np.mean([row[name] for row in same])) for name in ("sdr", "si_sdr")}
-        for step in variants
-        for same in zip(*(of_group[step] for of_group in scores), strict=True)
-    ]
+    rows = []
+    learned: tuple[TrainConfig, Model] | None = None
+    for step, config in variants.items():
+        print(step, flush=True)
+        # Variants that follow on one another with one model have it trained once.
+        learns = dataclasses.replace(config, num_neighbors=1, evidence=MASK_ALONE)
+        if learned is None or learned[0] != learns:
+            mixtures = corpora.training_mixtures(group.speech, group.noise, config)
+            learned = learns, training.train(mixtures, config, {})[0]
+        systems = _systems(learned[1], config, num_bits)
+        rows += [
+            {"step": step, **{name: row[name] for name in ("method", "num_bits", "sdr", "si_sdr")}}
+            for row in evaluation.evaluate(systems, group.tests)
+        ]
+    return rows
 
 
 def _systems(model: Model, config: TrainConfig, num_bits: Sequence[int]) -> list[System]:
@@ -126,20 +121,17 @@ def _changed(config: Any, changes: _Changes) -> Any:
 
 def _define_flags() -> None:
     validation.define_flags()
-    flags.DEFINE_bool("only_steps", False, "Leave out the changes to the recipe.")
     flags.adopt_module_key_flags(validation)  # so that --help names them
 
 
 def main(argv: list[str]) -> None:
     """Flags, library, record."""
     del argv
-    only_steps = flags.FLAGS.only_steps
-
-    def score(groups: list[validation.Group], config: TrainConfig, num_bits: list[int]):
-        variants = ladder(config) | ({} if only_steps else changed(config))
-        return unseen(groups, variants, num_bits)
-
-    validation.run(score, _COLUMNS)
+    validation.run(
+        "unseen",
+        lambda group, config, num_bits: unseen(group, ladder(config) | changed(config), num_bits),
+        _COLUMNS,
+    )
 
 
 if __name__ == "__main__":

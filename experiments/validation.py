@@ -1,10 +1,11 @@
 """Noises left out in turn, on training material alone: what choices are made on.
 
 Noises are dealt into groups; each group in turn is what a model has not heard. Most of the speakers
-are trained on, the others are scored.
+are trained on, the others are scored. Figures are means over the groups.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +16,11 @@ from blsh_jax import corpora, records
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Loaded, Mixtures
 from experiments import flags as launch
+from experiments.cache import Cache, fingerprint
 
 _TEST_SEED = 1
-_Rows = list[dict[str, Any]]
+Rows = list[dict[str, Any]]
+Score = Callable[["Group", TrainConfig, list[int]], Rows]
 
 
 class Group(NamedTuple):
@@ -60,6 +63,17 @@ def left_out_in_turn(
     return groups
 
 
+def means(groups: Sequence[Rows]) -> Rows:
+    """Rows whose scores, all floats, are means over the groups; the rest is the same in all."""
+    return [
+        {
+            name: float(np.mean([row[name] for row in same])) if isinstance(value, float) else value
+            for name, value in same[0].items()
+        }
+        for same in zip(*groups, strict=True)
+    ]
+
+
 def define_flags() -> None:
     """Flags of every program that scores on noises left out."""
     launch.define_corpora()
@@ -68,14 +82,18 @@ def define_flags() -> None:
     launch.define_lengths("lengths", [25, 150])
     flags.DEFINE_integer("num_groups", 3, "Groups of noises that are left out together.", 2)
     flags.DEFINE_integer("test_mixtures", 60, "Test mixtures of a group.", 1)
+    flags.DEFINE_string(
+        "cache", None, "Folder for the scores of each group; a run that was stopped goes on there."
+    )
     flags.adopt_module_key_flags(launch)  # so that --help names them
 
 
-def run(score: Callable[[list[Group], TrainConfig, list[int]], _Rows], columns: list[str]) -> None:
+def run(name: str, score: Score, columns: list[str]) -> None:
     """Score on the corpora that the flags name, write the record, print the table.
 
     Args:
-        score: groups, the configuration and code lengths to rows.
+        name: of the program.
+        score: a group of noises left out, the configuration and code lengths to rows.
         columns: of the rows, to print.
     """
     values, config = flags.FLAGS, launch.train_config()
@@ -85,8 +103,19 @@ def run(score: Callable[[list[Group], TrainConfig, list[int]], _Rows], columns: 
     noise = corpora.load(corpora.list_noise(values.noise), rate)
     for loaded in (speech, noise):
         corpora.report(loaded)
-    dealt = {"num_groups": values.num_groups, "num_mixtures": values.test_mixtures}
-    rows = score(left_out_in_turn(speech, noise, **dealt), config, num_bits)
-    settings = {"num_bits": num_bits} | dealt
-    records.write_json(values.output, records.record(rows, configs.to_dict(config) | settings))
+    settings = configs.to_dict(config) | {
+        "num_bits": num_bits,
+        "num_groups": values.num_groups,
+        "num_mixtures": values.test_mixtures,
+    }
+    cache, scored = Cache(values.cache), []
+    groups = left_out_in_turn(speech, noise, values.num_groups, values.test_mixtures)
+    for number, group in enumerate(groups, 1):
+        print(f"noises left out: group {number} of {len(groups)}", flush=True)
+        heard = corpora.make_mixtures(group.speech, group.noise, 0.0, config.seed)
+        used = {"train": fingerprint(heard), "tests": fingerprint(group.tests)}
+        of_group = functools.partial(score, group, config, num_bits)
+        scored.append(cache.record(name, settings | used, of_group))
+    rows = means(scored)
+    records.write_json(values.output, records.record(rows, settings))
     print(records.table(rows, columns))

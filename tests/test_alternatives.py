@@ -32,8 +32,8 @@ def trained(synthetic):
 
 
 def test_every_alternative_is_scored(synthetic):
-    groups = validation.left_out_in_turn(*synthetic, num_groups=2, num_mixtures=2)
-    rows = alternatives.alternatives(groups[:1], SMALL, [16])
+    group = validation.left_out_in_turn(*synthetic, num_groups=2, num_mixtures=2)[0]
+    rows = alternatives.alternatives(group, SMALL, [16])
     named = {(row["part"], row["alternative"], row["num_bits"]): row["sdr"] for row in rows}
     parts = alternatives._ALTERNATIVES | {
         "evidence": alternatives._EVIDENCE,
