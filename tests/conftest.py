@@ -1,6 +1,7 @@
 """A strict JAX session, a compilation cache, and the recordings if they are at hand."""
 
 import os
+import pickle
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -14,6 +15,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import pytest
+from filelock import FileLock
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -50,15 +52,27 @@ def synthetic():
 
 
 @pytest.fixture(scope="session")
-def trained(synthetic):
-    """A model of 50 bits on the synthetic corpus, and how its training went."""
+def trained(synthetic, tmp_path_factory):
+    """A model of 50 bits on the synthetic corpus, and how its training went.
+
+    Of several processes of tests the first that asks trains it, the others read it.
+    """
     from blsh_jax import config, corpora, training
 
-    settings = config.TrainConfig(
-        fit=config.FitConfig(num_bits=50), dictionary_fraction=0.5, max_fit_frames=3000
-    )
-    mixtures = corpora.make_mixtures(*synthetic, 0.0, 0, "train", settings.held_back)
-    return training.train(mixtures, settings, {"speech": {"layout": "synthetic"}})
+    def make():
+        settings = config.TrainConfig(
+            fit=config.FitConfig(num_bits=50), dictionary_fraction=0.5, max_fit_frames=3000
+        )
+        mixtures = corpora.make_mixtures(*synthetic, 0.0, 0, "train", settings.held_back)
+        return training.train(mixtures, settings, {"speech": {"layout": "synthetic"}})
+
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return make()
+    path = tmp_path_factory.getbasetemp().parent / "trained.pickle"
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            path.write_bytes(pickle.dumps(make()))
+    return pickle.loads(path.read_bytes())
 
 
 @pytest.fixture(scope="session")
