@@ -180,6 +180,36 @@ def alternatives_table() -> str:
     )
 
 
+def materials_table() -> str:
+    """SDR in noises left out, a material a line, a length a column, near the microphone and not."""
+    results = _record("materials")["results"]
+    lengths = list(dict.fromkeys(row["num_bits"] for row in results))
+    found = {(row["material"], row["num_bits"]): row for row in results}
+    scores = {"sdr": "", "sdr_in_rooms": ", heard in rooms"}
+    return _table(
+        ["material", *(f"{length} bits{where}" for where in scores.values() for length in lengths)],
+        [
+            [name, *(f"{found[name, length][key]:.2f}" for key in scores for length in lengths)]
+            for name in dict.fromkeys(row["material"] for row in results)
+        ],
+    )
+
+
+def dictionaries_table() -> str:
+    """SDR in noises left out, a dictionary a line, a length a column."""
+    results = _record("dictionaries")["results"]
+    lengths = list(dict.fromkeys(row["num_bits"] for row in results))
+    found = {(row["dictionary"], row["entries"], row["num_bits"]): row["sdr"] for row in results}
+    return _table(
+        ["dictionary", "entries", *(f"{length} bits" for length in lengths)],
+        [
+            [name, f"{entries:,.0f}"]
+            + [f"{found[name, entries, length]:.2f}" for length in lengths]
+            for name, entries in dict.fromkeys(key[:2] for key in found)
+        ],
+    )
+
+
 def rotation_table(name: str = "rotation") -> str:
     """Scores in noises that are unseen in turn, a ratio and a system a line."""
     results = _record(name)["results"]
@@ -328,6 +358,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "general-networks": lambda: table1("table1_general"),
     "unseen": unseen_table,
     "alternatives": alternatives_table,
+    "materials": materials_table,
+    "dictionaries": dictionaries_table,
     "rotation": rotation_table,
     "rotation-small": lambda: rotation_table("rotation_small"),
     "rotation-summary": rotation_summary,
