@@ -162,14 +162,48 @@ def _system(
     config: TrainConfig,
     least_gain: float = 0.0,
 ) -> System:
-    @jax.jit
     def estimate(speech: Array, noise: Array) -> Array:
-        spectrum = spectra.heard(speech + noise, config.features, config.stft)
-        joined, _ = noise_tracking.join(mask(spectrum), spectrum, evidence, config.stft)
-        masked = masks.apply_mask(jnp.maximum(joined, least_gain), spectrum)
-        return spectra.unheard(masked, speech.shape[-1], config.features, config.stft)
+        spectrum = _heard(speech + noise, config)
+        return _applied(mask(spectrum), spectrum, speech.shape[-1], evidence, least_gain, config)
 
     return System(name, length, estimate)
+
+
+# Jitted apart, as most alternatives share them: what is compiled once serves all.
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _heard(mixtures: Array, config: TrainConfig) -> Array:
+    return spectra.heard(mixtures, config.features, config.stft)
+
+
+@functools.partial(jax.jit, static_argnames=("num_samples", "evidence", "least_gain", "config"))
+def _applied(
+    mask: Array,
+    spectrum: Array,
+    num_samples: int,
+    evidence: EvidenceConfig,
+    least_gain: float,
+    config: TrainConfig,
+) -> Array:
+    joined, _ = noise_tracking.join(mask, spectrum, evidence, config.stft)
+    masked = masks.apply_mask(jnp.maximum(joined, least_gain), spectrum)
+    return spectra.unheard(masked, num_samples, config.features, config.stft)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "search_masks"))
+def _masks(
+    dictionary: Dictionary,
+    spectrum: Array,
+    config: TrainConfig,
+    search_masks: Callable[[Dictionary, Array], Array] | None,
+) -> Array:
+    queries = _queries(dictionary, spectrum, config)
+    if search_masks is None:
+        found = separation.estimate_mask(dictionary, queries, config.num_neighbors)
+    else:
+        found = search_masks(dictionary, queries)
+    return found.reshape(spectrum.shape)
 
 
 def _by_length(
@@ -180,15 +214,10 @@ def _by_length(
 ) -> dict[int, _Mask]:
     """Masks by the first bits of a hasher; ``search_masks`` of a dictionary and its queries."""
     longest, config = material.dictionary(hasher), material.config
-    found = search_masks or (lambda d, q: separation.estimate_mask(d, q, config.num_neighbors))
 
     def with_length(length: int) -> _Mask:
         dictionary = longest.prefix(length)
-
-        def mask(spectrum: Array) -> Array:
-            return found(dictionary, _queries(dictionary, spectrum, config)).reshape(spectrum.shape)
-
-        return mask
+        return lambda spectrum: _masks(dictionary, spectrum, config, search_masks)
 
     return {length: with_length(length) for length in num_bits}
 
@@ -424,6 +453,7 @@ def _ratio_masks(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mas
         dictionary = longest.prefix(length)
         even = jnp.full((1, config.num_neighbors), 1 / config.num_neighbors)
 
+        @jax.jit
         def mask(spectrum: Array) -> Array:
             nearest = dictionary.nearest(
                 _queries(dictionary, spectrum, config), config.num_neighbors
