@@ -67,7 +67,9 @@ def test_what_goes_through_a_room_is_a_convolution():
     np.testing.assert_allclose(materials._heard_through(signal, response), expected, atol=1e-4)
 
 
-def test_every_material_is_scored_near_the_microphone_and_in_rooms(group):
+def test_every_material_is_scored_near_the_microphone_and_in_rooms(group, monkeypatch):
+    for same_code in ("the recipe", "all of the speech in rooms"):
+        monkeypatch.delitem(materials._MATERIALS, same_code)
     rows = materials.materials(group, SMALL, [12])
     assert [row["material"] for row in rows] == list(materials._MATERIALS)
     assert all(np.isfinite([row[score] for score in materials._COLUMNS[2:]]).all() for row in rows)
