@@ -20,7 +20,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from jax import Array
 
 from blsh_jax import (
@@ -42,7 +41,6 @@ from blsh_jax.config import MASK_ALONE, EvidenceConfig, TrainConfig
 from blsh_jax.evaluation import System
 from blsh_jax.separation import Dictionary
 from blsh_jax.training import FrameSample
-from experiments import flags as launch
 from experiments import validation
 from experiments.workbench import random_hasher
 
@@ -540,16 +538,5 @@ _EVIDENCE = {
 _LEAST_GAINS = {"20 dB at most": 0.1, "12 dB at most": 0.25}
 
 
-def _define_flags() -> None:
-    validation.define_flags()
-    flags.adopt_module_key_flags(validation)  # so that --help names them
-
-
-def main(argv: list[str]) -> None:
-    """Flags, library, record."""
-    del argv
-    validation.run("alternatives", alternatives, _COLUMNS)
-
-
 if __name__ == "__main__":
-    launch.run(_define_flags, main)
+    validation.run("alternatives", alternatives, _COLUMNS)

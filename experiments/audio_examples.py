@@ -95,8 +95,6 @@ def _define_flags() -> None:
     flags.DEFINE_integer("num_examples", 4, "Mixtures of each set to write.", lower_bound=0)
     flags.DEFINE_integer("lsh_bits", 125, "Bits of LSH.", lower_bound=1)
     flags.DEFINE_integer("blsh_bits", 25, "Bits of BLSH.", lower_bound=1)
-    flags.adopt_module_key_flags(launch)  # so that --help names them
-    flags.adopt_module_key_flags(protocols)
 
 
 def main(argv: list[str]) -> None:

@@ -17,13 +17,11 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from jax import Array
 
 from blsh_jax import codes, corpora, evaluation, search, training
 from blsh_jax.config import TrainConfig
 from blsh_jax.separation import Dictionary
-from experiments import flags as launch
 from experiments import validation
 from experiments.workbench import searching
 
@@ -115,16 +113,5 @@ def _first(dictionary: Dictionary, entries: int) -> Dictionary:
     )
 
 
-def _define_flags() -> None:
-    validation.define_flags()
-    flags.adopt_module_key_flags(validation)  # so that --help names them
-
-
-def main(argv: list[str]) -> None:
-    """Flags, library, record."""
-    del argv
-    validation.run("dictionaries", dictionaries, _COLUMNS)
-
-
 if __name__ == "__main__":
-    launch.run(_define_flags, main)
+    validation.run("dictionaries", dictionaries, _COLUMNS)

@@ -41,7 +41,6 @@ def _define_flags() -> None:
         "max_mixtures", None, "Score a random choice of this many, noises in turn."
     )
     flags.DEFINE_integer("seed", 1, "Seed of noise offsets, choice of mixtures, LSH projections.")
-    flags.adopt_module_key_flags(launch)  # so that --help names them
 
 
 def main(argv: list[str]) -> None:

@@ -155,8 +155,6 @@ def _define_flags() -> None:
     launch.define_output("Record to write (.json); matrices (.npz) and picture (.png) beside it.")
     launch.define_train_config()
     flags.FLAGS.set_default("num_bits", max(Figure2Config.lengths))
-    flags.adopt_module_key_flags(launch)  # so that --help names them
-    flags.adopt_module_key_flags(protocols)
 
 
 def main(argv: list[str]) -> None:

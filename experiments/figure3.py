@@ -250,8 +250,6 @@ def _define_flags() -> None:
     )
     flags.FLAGS.set_default("num_bits", max(default.lengths))
     flags.FLAGS.set_default("max_mixtures", 100)
-    flags.adopt_module_key_flags(launch)  # so that --help names them
-    flags.adopt_module_key_flags(protocols)
 
 
 def main(argv: list[str]) -> None:

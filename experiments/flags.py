@@ -13,6 +13,9 @@ from absl import app, flags
 
 from blsh_jax.config import RECIPES, TrainConfig
 
+# Flags count as those of the program that asks for them, so that its --help names them.
+flags.disclaim_key_flags()
+
 # A field's flag has the field's name, except where that says too little by itself.
 _FLAG_NAMES = {"kind": "features"}
 
@@ -57,6 +60,16 @@ def define_output(help_text: str, suffix: str = ".json") -> None:
         "output",
         lambda path: path is None or path.endswith(suffix),
         f"give the name of a file that ends in {suffix}",
+    )
+
+
+def define_cache() -> None:
+    """``--cache``: the folder of ``experiments.cache.Cache``."""
+    flags.DEFINE_string(
+        "cache",
+        None,
+        "Folder where intermediate results are kept by configuration: a second call with it "
+        "recomputes only what changed, a run that was stopped goes on.",
     )
 
 

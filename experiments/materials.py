@@ -16,13 +16,11 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-from absl import flags
 
 from blsh_jax import corpora, evaluation, training
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Loaded, Mixture
 from blsh_jax.corpora.mixing import amplitude
-from experiments import flags as launch
 from experiments import validation
 from experiments.workbench import searching
 
@@ -138,16 +136,5 @@ _MATERIALS: dict[str, Callable[[validation.Group, TrainConfig], Sequence[Mixture
 }
 
 
-def _define_flags() -> None:
-    validation.define_flags()
-    flags.adopt_module_key_flags(validation)  # so that --help names them
-
-
-def main(argv: list[str]) -> None:
-    """Flags, library, record."""
-    del argv
-    validation.run("materials", materials, _COLUMNS)
-
-
 if __name__ == "__main__":
-    launch.run(_define_flags, main)
+    validation.run("materials", materials, _COLUMNS)

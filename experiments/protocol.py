@@ -21,6 +21,8 @@ from blsh_jax.corpora import Mixtures, VariedMixtures
 from experiments import flags as launch
 from experiments.cache import fingerprint
 
+flags.disclaim_key_flags()  # they are the program's
+
 # Test mixtures cut their noises elsewhere than training mixtures do.
 _TEST_SEED = 1
 
@@ -61,12 +63,7 @@ def define_flags() -> None:
         "Score a random choice of this many mixtures of each set, noises in turn.",
         lower_bound=1,
     )
-    flags.DEFINE_string(
-        "cache",
-        None,
-        "Folder where intermediate results are kept by configuration: a second call with it "
-        "recomputes only what changed.",
-    )
+    launch.define_cache()
 
 
 def from_flags(config: TrainConfig) -> Protocol:

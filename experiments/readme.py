@@ -10,7 +10,7 @@ page or a picture is not in step with its record.
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,48 +165,26 @@ def unseen_table() -> str:
     )
 
 
-def alternatives_table() -> str:
-    """SDR in noises left out, an alternative a line, a length a column."""
-    results = _record("alternatives")["results"]
+def lengths_table(name: str, texts: Mapping[str, str], scores: Mapping[str, str]) -> str:
+    """Scores of a record, a length of codes and score a column.
+
+    Args:
+        name: of the record.
+        texts: what tells its lines apart: names in the record, to heads of columns.
+        scores: names in the record, to what the heads of their columns say behind the length.
+    """
+    results = _record(name)["results"]
     lengths = list(dict.fromkeys(row["num_bits"] for row in results))
-    found = {(row["part"], row["alternative"], row["num_bits"]): row["sdr"] for row in results}
+    found = {(*(row[text] for text in texts), row["num_bits"]): row for row in results}
+    heads = [f"{length} bits{behind}" for behind in scores.values() for length in lengths]
     return _table(
-        ["in place of", "alternative", *(f"{length} bits" for length in lengths)],
+        [*texts.values(), *heads],
         [
-            [part, name, *(f"{found[part, name, length]:.2f}" for length in lengths)]
-            for part, name in dict.fromkeys(key[:2] for key in found)
+            [*map(str, line)]
+            + [f"{found[*line, length][score]:.2f}" for score in scores for length in lengths]
+            for line in dict.fromkeys(key[:-1] for key in found)
         ],
-        num_texts=2,
-    )
-
-
-def materials_table() -> str:
-    """SDR in noises left out, a material a line, a length a column, near the microphone and not."""
-    results = _record("materials")["results"]
-    lengths = list(dict.fromkeys(row["num_bits"] for row in results))
-    found = {(row["material"], row["num_bits"]): row for row in results}
-    scores = {"sdr": "", "sdr_in_rooms": ", heard in rooms"}
-    return _table(
-        ["material", *(f"{length} bits{where}" for where in scores.values() for length in lengths)],
-        [
-            [name, *(f"{found[name, length][key]:.2f}" for key in scores for length in lengths)]
-            for name in dict.fromkeys(row["material"] for row in results)
-        ],
-    )
-
-
-def dictionaries_table() -> str:
-    """SDR in noises left out, a dictionary a line, a length a column."""
-    results = _record("dictionaries")["results"]
-    lengths = list(dict.fromkeys(row["num_bits"] for row in results))
-    found = {(row["dictionary"], row["entries"], row["num_bits"]): row["sdr"] for row in results}
-    return _table(
-        ["dictionary", "entries", *(f"{length} bits" for length in lengths)],
-        [
-            [name, f"{entries:,.0f}"]
-            + [f"{found[name, entries, length]:.2f}" for length in lengths]
-            for name, entries in dict.fromkeys(key[:2] for key in found)
-        ],
+        num_texts=len(texts),
     )
 
 
@@ -357,9 +335,15 @@ TABLES: dict[str, Callable[[], str]] = {
     "general": lambda: closed_and_open("general_"),
     "general-networks": lambda: table1("table1_general"),
     "unseen": unseen_table,
-    "alternatives": alternatives_table,
-    "materials": materials_table,
-    "dictionaries": dictionaries_table,
+    "alternatives": lambda: lengths_table(
+        "alternatives", {"part": "in place of", "alternative": "alternative"}, {"sdr": ""}
+    ),
+    "materials": lambda: lengths_table(
+        "materials", {"material": "material"}, {"sdr": "", "sdr_in_rooms": ", heard in rooms"}
+    ),
+    "dictionaries": lambda: lengths_table(
+        "dictionaries", {"dictionary": "dictionary", "entries": "entries"}, {"sdr": ""}
+    ),
     "rotation": rotation_table,
     "rotation-small": lambda: rotation_table("rotation_small"),
     "rotation-summary": rotation_summary,

@@ -141,10 +141,7 @@ def _define_flags() -> None:
     flags.DEFINE_bool("listening", True, "Score STOI and PESQ too.")
     flags.DEFINE_integer("num_groups", 5, "Groups of noises that are unseen together.", 2)
     flags.DEFINE_integer("mixtures_per_noise", 4, "Test mixtures of each noise at each ratio.", 1)
-    flags.DEFINE_string(
-        "cache", None, "Folder where the rows of each group are kept: an interrupted run goes on."
-    )
-    flags.adopt_module_key_flags(launch)  # so that --help names them
+    launch.define_cache()
 
 
 def main(argv: list[str]) -> None:

@@ -192,8 +192,6 @@ def _define_flags() -> None:
     define_network_flags()
     flags.DEFINE_list("systems", list(SYSTEMS), "Which systems to compare.")
     flags.DEFINE_integer("length", 150, "Bits of the codes that are compared, num_bits at most.")
-    flags.adopt_module_key_flags(launch)  # so that --help names them
-    flags.adopt_module_key_flags(protocols)
 
 
 def main(argv: list[str]) -> None:

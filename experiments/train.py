@@ -38,7 +38,6 @@ def _define_flags() -> None:
         "plan", None, list(plans.PLANS), "Memory plan; the fastest that fits if not given."
     )
     flags.DEFINE_integer("num_devices", 1, "Devices that the blocks of frames are sharded over.")
-    flags.adopt_module_key_flags(launch)  # so that --help names them
 
 
 def main(argv: list[str]) -> None:

@@ -12,13 +12,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from absl import flags
-
 from blsh_jax import corpora, evaluation, training
 from blsh_jax.config import MASK_ALONE, TrainConfig
 from blsh_jax.evaluation import System
 from blsh_jax.model import Model
-from experiments import flags as launch
 from experiments import validation
 from experiments.workbench import random_dictionary, searching
 
@@ -119,20 +116,11 @@ def _changed(config: Any, changes: _Changes) -> Any:
     return dataclasses.replace(config, **values)
 
 
-def _define_flags() -> None:
-    validation.define_flags()
-    flags.adopt_module_key_flags(validation)  # so that --help names them
-
-
-def main(argv: list[str]) -> None:
-    """Flags, library, record."""
-    del argv
-    validation.run(
-        "unseen",
-        lambda group, config, num_bits: unseen(group, ladder(config) | changed(config), num_bits),
-        _COLUMNS,
-    )
+def _all_variants(
+    group: validation.Group, config: TrainConfig, num_bits: Sequence[int]
+) -> validation.Rows:
+    return unseen(group, ladder(config) | changed(config), num_bits)
 
 
 if __name__ == "__main__":
-    launch.run(_define_flags, main)
+    validation.run("unseen", _all_variants, _COLUMNS)

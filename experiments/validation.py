@@ -18,6 +18,8 @@ from blsh_jax.corpora import Loaded, Mixtures
 from experiments import flags as launch
 from experiments.cache import Cache, fingerprint
 
+flags.disclaim_key_flags()  # they are the program's
+
 _TEST_SEED = 1
 Rows = list[dict[str, Any]]
 Score = Callable[["Group", TrainConfig, list[int]], Rows]
@@ -74,28 +76,28 @@ def means(groups: Sequence[Rows]) -> Rows:
     ]
 
 
-def define_flags() -> None:
-    """Flags of every program that scores on noises left out."""
-    launch.define_corpora()
-    launch.define_output("Record to write (.json).")
-    launch.define_train_config()
-    launch.define_lengths("lengths", [25, 150])
-    flags.DEFINE_integer("num_groups", 3, "Groups of noises that are left out together.", 2)
-    flags.DEFINE_integer("test_mixtures", 60, "Test mixtures of a group.", 1)
-    flags.DEFINE_string(
-        "cache", None, "Folder for the scores of each group; a run that was stopped goes on there."
-    )
-    flags.adopt_module_key_flags(launch)  # so that --help names them
-
-
 def run(name: str, score: Score, columns: list[str]) -> None:
-    """Score on the corpora that the flags name, write the record, print the table.
+    """Run a program: score on the corpora that the flags name, write the record, print the table.
 
     Args:
         name: of the program.
         score: a group of noises left out, the configuration and code lengths to rows.
         columns: of the rows, to print.
     """
+    launch.run(_define_flags, lambda argv: _record(name, score, columns))
+
+
+def _define_flags() -> None:
+    launch.define_corpora()
+    launch.define_output("Record to write (.json).")
+    launch.define_train_config()
+    launch.define_lengths("lengths", [25, 150])
+    flags.DEFINE_integer("num_groups", 3, "Groups of noises that are left out together.", 2)
+    flags.DEFINE_integer("test_mixtures", 60, "Test mixtures of a group.", 1)
+    launch.define_cache()
+
+
+def _record(name: str, score: Score, columns: list[str]) -> None:
     values, config = flags.FLAGS, launch.train_config()
     num_bits = launch.lengths("lengths", config.fit.num_bits)
     rate = config.stft.sample_rate

@@ -99,8 +99,6 @@ def _define_flags() -> None:
     launch.define_output("Record to write (.json).")
     launch.define_train_config()
     flags.DEFINE_list("lengths", ["25", "50", "150"], "Code lengths to score.")
-    flags.adopt_module_key_flags(launch)  # so that --help names them
-    flags.adopt_module_key_flags(protocols)
 
 
 def main(argv: list[str]) -> None:

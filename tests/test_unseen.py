@@ -87,11 +87,11 @@ def test_scores_are_means_over_groups_and_kept_by_group(tmp_path, monkeypatch, s
         scored.append({recording.key for recording in group.noise.recordings})
         return [{"name": "a", "num_bits": 12, "sdr": float(len(scored))}]
 
-    validation.run("some", score, ["name", "sdr"])
+    validation._record("some", score, ["name", "sdr"])
     written = json.loads((tmp_path / "o.json").read_text())
     assert written["results"] == [{"name": "a", "num_bits": 12, "sdr": 2.0}]
     assert written["config"]["num_groups"] == 3 and len(scored) == 3
-    validation.run("some", score, ["name", "sdr"])
+    validation._record("some", score, ["name", "sdr"])
     assert len(scored) == 3  # nothing is computed twice
     assert json.loads((tmp_path / "o.json").read_text())["results"] == written["results"]
 
