@@ -1,9 +1,20 @@
-"""Models over random frames: useless for speech, quick to make, any features."""
+"""Quick to make: models over random frames, and a recipe that learns little."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 
 from blsh_jax import codes, config, model, separation, spectra
+
+GENERAL = config.RECIPES["general"]
+SMALL_GENERAL = dataclasses.replace(
+    GENERAL,
+    fit=config.FitConfig(num_bits=12),
+    refine=config.RefineConfig(refine_steps=5, refine_queries=32, refine_answers=64),
+    variety=dataclasses.replace(GENERAL.variety, num_mixtures=24, mixture_seconds=1.0),
+    num_neighbors=5,
+)
 
 
 def random_model(

@@ -6,19 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_models import SMALL_GENERAL
 
 from blsh_jax import corpora, spectra, training
-from blsh_jax.config import RECIPES, FitConfig, RefineConfig
+from blsh_jax.config import FitConfig
 from experiments import alternatives, validation
 
-GENERAL = RECIPES["general"]
-FIT = FitConfig(num_bits=16, block_size=100, fast_candidates=2, fast_steps=3)
 SMALL = dataclasses.replace(
-    GENERAL,
-    fit=FIT,
-    refine=RefineConfig(refine_steps=5, refine_queries=32, refine_answers=64),
-    variety=dataclasses.replace(GENERAL.variety, num_mixtures=24, mixture_seconds=1.0),
-    num_neighbors=5,
+    SMALL_GENERAL,
+    fit=FitConfig(num_bits=16, block_size=100, fast_candidates=2, fast_steps=3),
 )
 
 

@@ -8,18 +8,11 @@ import types
 
 import numpy as np
 import pytest
+from small_models import GENERAL, SMALL_GENERAL
 
-from blsh_jax.config import RECIPES, FitConfig, RefineConfig, TrainConfig
+from blsh_jax.config import RECIPES, TrainConfig
 from experiments import denoisers, rotation, unseen, validation
 from experiments.cache import Cache
-
-GENERAL = RECIPES["general"]
-SMALL = dataclasses.replace(
-    GENERAL,
-    fit=FitConfig(num_bits=12),
-    refine=RefineConfig(refine_steps=5, refine_queries=32, refine_answers=64),
-    variety=dataclasses.replace(GENERAL.variety, num_mixtures=24, mixture_seconds=1.0),
-)
 
 
 def test_the_way_leads_from_the_published_method_to_the_recipe():
@@ -60,13 +53,13 @@ def test_unseen_scores_every_variant_on_noises_left_out(synthetic, monkeypatch):
     monkeypatch.setattr(
         unseen.training, "train", lambda *given: trained.append(given[1]) or train(*given)
     )
-    fewer = dataclasses.replace(SMALL, num_neighbors=7)
-    rows = unseen.unseen(group, {"recipe": SMALL, "fewer": fewer}, (5, 12))
+    fewer = dataclasses.replace(SMALL_GENERAL, num_neighbors=7)
+    rows = unseen.unseen(group, {"recipe": SMALL_GENERAL, "fewer": fewer}, (5, 12))
     systems = [(row["step"], row["method"], row["num_bits"]) for row in rows]
     of_one = [("knn", None), ("lsh", 5), ("lsh", 12), ("blsh", 5), ("blsh", 12)]
     assert systems == [(step, *system) for step in ("recipe", "fewer") for system in of_one]
     assert all(np.isfinite([row["sdr"], row["si_sdr"]]).all() for row in rows)
-    assert trained == [SMALL]  # the search changes, not the model
+    assert trained == [SMALL_GENERAL]  # the search changes, not the model
     assert len({row["sdr"] for row in rows}) == len(rows)
 
 
@@ -78,12 +71,12 @@ def test_scores_are_means_over_groups_and_kept_by_group(tmp_path, monkeypatch, s
     values = types.SimpleNamespace(speech="S", noise="N", num_groups=3, test_mixtures=2)
     values.output, values.cache = str(tmp_path / "o.json"), str(tmp_path / "cache")
     monkeypatch.setattr(validation.flags, "FLAGS", values)
-    monkeypatch.setattr(validation.launch, "train_config", lambda: SMALL)
+    monkeypatch.setattr(validation.launch, "train_config", lambda: SMALL_GENERAL)
     monkeypatch.setattr(validation.launch, "lengths", lambda name, available: [12])
     scored = []
 
     def score(group, config, num_bits):
-        assert config == SMALL and num_bits == [12]
+        assert config == SMALL_GENERAL and num_bits == [12]
         scored.append({recording.key for recording in group.noise.recordings})
         return [{"name": "a", "num_bits": 12, "sdr": float(len(scored))}]
 
@@ -108,7 +101,7 @@ def test_rotation_trains_without_the_noise_it_scores_in(synthetic, monkeypatch, 
 
     monkeypatch.setattr(rotation.training, "train", spy)
     level = {"level": lambda speech, estimate: float(np.std(estimate) / np.std(speech))}
-    arguments = (speech, noise, speech, SMALL, [0.0, 10.0], [12], [], level, 2, 2, cache)
+    arguments = (speech, noise, speech, SMALL_GENERAL, [0.0, 10.0], [12], [], level, 2, 2, cache)
     rows = rotation.rotation(*arguments)
     again = rotation.rotation(*arguments)
     assert again == rows and cache.made == ["rotation"] * 2
