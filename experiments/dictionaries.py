@@ -1,12 +1,12 @@
-r"""Dictionaries of many more frames than the model keeps, as they are and merged.
+r"""Dictionaries of other frames than the model keeps, and of many more, as they are and merged.
 
     python -m experiments.dictionaries --recipe=general --speech DIR --noise DIR \
         --output dictionaries.json
 
 For validation, on training material alone, with noises left out in groups as in
-``experiments.unseen``. The hash functions are the recipe's; the dictionaries hold frames of other
-random mixtures of the same recordings, half a million at most. Takes a quarter of an hour on two
-CPU cores.
+``experiments.unseen``. The hash functions are the recipe's; the dictionaries hold frames that they
+were learned on, other frames of the same mixtures, or frames of other random mixtures of the same
+recordings, half a million at most. Takes a quarter of an hour on two CPU cores.
 
 Letters: N frames, M entries, W words of a code, Wf words of a packed mask.
 """
@@ -41,12 +41,14 @@ def dictionaries(
         config: the recipe.
         num_bits: code lengths.
     """
-    everything = _pool(group, config)
+    learned, not_learned, others = _pools(group, config)
     compared = {
-        (name, entries): make(everything, entries)
-        for name, make, sizes in (
-            ("frames at random", _first, _SIZES),
-            ("all frames, merged", merged, _MERGED_SIZES),
+        (name, entries): make(pool, entries)
+        for name, pool, make, sizes in (
+            ("frames that were learned on", learned, _first, _SIZES[:1]),
+            ("other frames of the same mixtures", not_learned, _first, _SIZES[:1]),
+            ("frames of other mixtures", others, _first, _SIZES),
+            ("all of these, merged", others, merged, _MERGED_SIZES),
         )
         for entries in sizes
     }
@@ -88,13 +90,32 @@ def merged(dictionary: Dictionary, entries: int) -> Dictionary:
     return dataclasses.replace(dictionary, codes=dictionary.codes[:entries], masks=packed)
 
 
-def _pool(group: validation.Group, config: TrainConfig) -> Dictionary:
-    """Frames of many other mixtures than the hash functions were learned on, in random order."""
+def _pools(
+    group: validation.Group, config: TrainConfig
+) -> tuple[Dictionary, Dictionary, Dictionary]:
+    """Frames that hash functions were learned on, others of those mixtures, and of other ones.
+
+    Each in random order.
+    """
     mixtures = corpora.training_mixtures(group.speech, group.noise, config)
-    hasher = training.train(mixtures, config, {}, progress=True)[0].dictionary.hasher
+    sample = training.sample_frames(mixtures, config, progress=True)
+    drawn, count = len(sample.frames), config.max_fit_frames
+    if drawn - count < min(_SIZES):
+        raise ValueError(
+            f"{drawn} frames were drawn and {count} are learned on, {min(_SIZES)} more are needed: "
+            "give a greater dictionary_fraction"
+        )
+    hasher = training.learn(sample, config, {}, progress=True)[0].hasher
+    whole = Dictionary(
+        hasher,
+        codes.encode(hasher, jnp.asarray(sample.frames)),
+        jnp.asarray(sample.masks),
+        config.stft.num_bins,
+    )
+    learned, not_learned = _part(whole, slice(count)), _part(whole, slice(count, None))
     variety = dataclasses.replace(config.variety, num_mixtures=_POOL_MIXTURES)
-    others = dataclasses.replace(config, variety=variety, seed=config.seed + 1)
-    pool = corpora.training_mixtures(group.speech, group.noise, others)
+    differently = dataclasses.replace(config, variety=variety, seed=config.seed + 1)
+    pool = corpora.training_mixtures(group.speech, group.noise, differently)
     (encoded,), packed = training.hash_frames(pool, [hasher], config, progress=True)
     if len(encoded) < max(_SIZES):
         raise ValueError(
@@ -102,14 +123,19 @@ def _pool(group: validation.Group, config: TrainConfig) -> Dictionary:
             "give a greater mixture_seconds"
         )
     order = np.random.default_rng(config.seed).permutation(len(encoded))[: max(_SIZES)]
-    return Dictionary(
+    others = Dictionary(
         hasher, jnp.asarray(encoded[order]), jnp.asarray(packed[order]), config.stft.num_bins
     )
+    return learned, not_learned, others
 
 
 def _first(dictionary: Dictionary, entries: int) -> Dictionary:
+    return _part(dictionary, slice(entries))
+
+
+def _part(dictionary: Dictionary, frames: slice) -> Dictionary:
     return dataclasses.replace(
-        dictionary, codes=dictionary.codes[:entries], masks=dictionary.masks[:entries]
+        dictionary, codes=dictionary.codes[frames], masks=dictionary.masks[frames]
     )
 
 

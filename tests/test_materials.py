@@ -5,19 +5,14 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_models import SMALL_GENERAL
 
 from blsh_jax import codes, corpora
-from blsh_jax.config import RECIPES, FitConfig, RefineConfig
 from blsh_jax.separation import Dictionary
 from experiments import dictionaries, materials, validation
 
-GENERAL = RECIPES["general"]
 SMALL = dataclasses.replace(
-    GENERAL,
-    fit=FitConfig(num_bits=12),
-    refine=RefineConfig(refine_steps=5, refine_queries=32, refine_answers=64),
-    variety=dataclasses.replace(GENERAL.variety, num_mixtures=24, mixture_seconds=1.0),
-    num_neighbors=5,
+    SMALL_GENERAL,
     max_fit_frames=200,  # fewer than are drawn, so that every model has the same shapes
     max_dictionary_frames=200,
 )
@@ -98,9 +93,10 @@ def test_dictionaries_of_every_size_are_scored(group, monkeypatch):
     monkeypatch.setattr(dictionaries, "_SIZES", (20, 700))
     monkeypatch.setattr(dictionaries, "_MERGED_SIZES", (20,))
     rows = dictionaries.dictionaries(group, SMALL, [12])
-    assert [row["entries"] for row in rows] == [20, 700, 20]
+    assert [row["entries"] for row in rows] == [20, 20, 20, 700, 20]
     assert np.isfinite([[row["sdr"], row["si_sdr"]] for row in rows]).all()
     assert len({row["sdr"] for row in rows}) == len(rows)  # no two of them do the same
-    monkeypatch.setattr(dictionaries, "_SIZES", (20, 2000))
-    with pytest.raises(ValueError, match="2000 are needed"):
-        dictionaries.dictionaries(group, SMALL, [12])
+    for sizes, message in (((20, 2000), "2000 are needed"), ((700, 700), "700 more are needed")):
+        monkeypatch.setattr(dictionaries, "_SIZES", sizes)
+        with pytest.raises(ValueError, match=message):
+            dictionaries.dictionaries(group, SMALL, [12])
