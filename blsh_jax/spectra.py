@@ -10,6 +10,7 @@ the same.
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -203,8 +204,16 @@ def features(
     return unit_norm(jnp.concatenate(parts, axis=-1)) if len(parts) > 1 else parts[0]
 
 
+Extract = Callable[[Array, FeatureConfig, StftConfig], Array]
+"""What makes feature vectors (..., T, D) of spectra (..., T, F): ``features``, or in its place."""
+
+
 def parts_and_features(
-    speech: Array, noise: Array, feature_config: FeatureConfig, config: StftConfig
+    speech: Array,
+    noise: Array,
+    feature_config: FeatureConfig,
+    config: StftConfig,
+    extract: Extract = features,
 ) -> tuple[Array, Array, Array]:
     """What training needs of mixtures, without the frames of the lead-in.
 
@@ -213,13 +222,14 @@ def parts_and_features(
         noise: (..., n) float32.
         feature_config: kind of features.
         config: the transform.
+        extract: what makes feature vectors of spectra.
 
     Returns:
         The spectra of speech and noise, (..., T, F) complex64 each, and the features of their
         sum, (..., T, D).
     """
     spoken, rest = (heard(part, feature_config, config) for part in (speech, noise))
-    frames = features(spoken + rest, feature_config, config)
+    frames = extract(spoken + rest, feature_config, config)
     first = feature_config.lead_in_frames
     return spoken[..., first:, :], rest[..., first:, :], frames[..., first:, :]
 

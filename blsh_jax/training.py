@@ -151,7 +151,10 @@ def _learn_bits(
 
 
 def sample_frames(
-    mixtures: Sequence[Mixture], config: TrainConfig, progress: bool = False
+    mixtures: Sequence[Mixture],
+    config: TrainConfig,
+    progress: bool = False,
+    extract: spectra.Extract = spectra.features,
 ) -> FrameSample:
     """A random ``dictionary_fraction`` of the mixtures' frames, in random order.
 
@@ -161,6 +164,7 @@ def sample_frames(
         mixtures: training mixtures.
         config: transform, features, fraction and seed.
         progress: show a progress bar.
+        extract: what makes feature vectors of spectra.
 
     Returns:
         Frames, their packed masks, and what refinement needs of them.
@@ -175,7 +179,9 @@ def sample_frames(
     num_seen = 0
     bar = tqdm(total=len(mixtures), desc="mixtures", unit="mix", disable=not progress)
     for batch in corpora.batches(mixtures, _BATCH_SIZE):
-        *arrays, valid = _analyse(batch.speech, batch.noise, batch.lengths, *_analysis(config))
+        *arrays, valid = _analyse(
+            batch.speech, batch.noise, batch.lengths, *_analysis(config), extract
+        )
         candidates = np.flatnonzero(valid)
         chosen = candidates[rng.random(len(candidates)) < config.dictionary_fraction]
         mixture = batch.indices[chosen // (len(valid) // len(batch.indices))]
@@ -221,7 +227,7 @@ def hash_frames(
     bar = tqdm(total=len(mixtures), desc="hashing", unit="mix", disable=not progress)
     for batch in corpora.batches(mixtures, _BATCH_SIZE):
         frames, batch_masks, _, valid = _analyse(
-            batch.speech, batch.noise, batch.lengths, *_analysis(config)
+            batch.speech, batch.noise, batch.lengths, *_analysis(config), spectra.features
         )
         rows = np.flatnonzero(valid)
         packed.append(np.asarray(batch_masks)[rows])
@@ -240,16 +246,16 @@ def _analysis(config: TrainConfig) -> tuple[StftConfig, FeatureConfig, float]:
     return config.stft, config.features, config.lowest_speech_hz
 
 
-@functools.partial(jax.jit, static_argnames=("stft", "features", "lowest_speech_hz"))
+@functools.partial(jax.jit, static_argnames=("stft", "features", "lowest_speech_hz", "extract"))
 def _analyse(
-    speech, noise, lengths, stft, features, lowest_speech_hz
+    speech, noise, lengths, stft, features, lowest_speech_hz, extract
 ) -> tuple[Array, Array, Array, Array]:
     """Feature vectors (U T, D), packed masks (U T, Wf), shares (U T, 2, C), rows of signal (U T,).
 
     The shares are in half precision, as they are kept.
     """
     speech_spectrum, noise_spectrum, frames = spectra.parts_and_features(
-        speech, noise, features, stft
+        speech, noise, features, stft, extract
     )
     mixture = speech_spectrum + noise_spectrum
     binary = masks.ideal_binary_mask(speech_spectrum, noise_spectrum)

@@ -28,7 +28,6 @@ from blsh_jax import (
     corpora,
     evaluation,
     masks,
-    noise_tracking,
     refinement,
     residual,
     search,
@@ -38,11 +37,10 @@ from blsh_jax import (
 )
 from blsh_jax.codes import Hasher
 from blsh_jax.config import MASK_ALONE, EvidenceConfig, TrainConfig
-from blsh_jax.evaluation import System
 from blsh_jax.separation import Dictionary
 from blsh_jax.training import FrameSample
 from experiments import validation
-from experiments.workbench import random_hasher
+from experiments.workbench import SpectrumMask, masking, random_hasher
 
 _COLUMNS = ["part", "alternative", "num_bits", "sdr", "si_sdr"]
 _MANY_NEIGHBORS = 80
@@ -52,8 +50,6 @@ _RATIO_STEPS = 15  # ratio masks of four bits
 _ROTATIONS = 50
 # Sharpness s of the search as refinement learns it, exp(a + b log(l / 8)): close to these a and b.
 _SHARPNESS = (0.25, -0.77)
-
-_Mask = Callable[[Array], Array]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,7 +106,7 @@ class _Material:
         return boosting.fit(self.fitted.frames, self.config.fit, key, target, progress=True)[0]
 
 
-_Maker = Callable[[_Material, Sequence[int]], dict[int, _Mask]]
+_Maker = Callable[[_Material, Sequence[int]], dict[int, SpectrumMask]]
 
 
 def alternatives(
@@ -128,19 +124,19 @@ def alternatives(
     model, _ = training.learn(sample, config, {}, progress=True)
     material = _Material(config, mixtures, sample, model.hasher)
     systems = {
-        (part, name, length): _system(name, length, mask, config.evidence, config)
+        (part, name, length): masking(name, length, mask, config, config.evidence)
         for part, makers in _ALTERNATIVES.items()
         for name, make in makers.items()
         for length, mask in make(material, num_bits).items()
     }
     for length, mask in _recipe(material, num_bits).items():
         systems |= {
-            ("evidence", name, length): _system(name, length, mask, evidence, config)
+            ("evidence", name, length): masking(name, length, mask, config, evidence)
             for name, evidence in _EVIDENCE.items()
         }
         systems |= {
-            ("attenuation", name, length): _system(
-                name, length, mask, config.evidence, config, least
+            ("attenuation", name, length): masking(
+                name, length, mask, config, config.evidence, least
             )
             for name, least in _LEAST_GAINS.items()
         }
@@ -152,41 +148,7 @@ def alternatives(
     ]
 
 
-def _system(
-    name: str,
-    length: int,
-    mask: _Mask,
-    evidence: EvidenceConfig,
-    config: TrainConfig,
-    least_gain: float = 0.0,
-) -> System:
-    def estimate(speech: Array, noise: Array) -> Array:
-        spectrum = _heard(speech + noise, config)
-        return _applied(mask(spectrum), spectrum, speech.shape[-1], evidence, least_gain, config)
-
-    return System(name, length, estimate)
-
-
-# Jitted apart, as most alternatives share them: what is compiled once serves all.
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def _heard(mixtures: Array, config: TrainConfig) -> Array:
-    return spectra.heard(mixtures, config.features, config.stft)
-
-
-@functools.partial(jax.jit, static_argnames=("num_samples", "evidence", "least_gain", "config"))
-def _applied(
-    mask: Array,
-    spectrum: Array,
-    num_samples: int,
-    evidence: EvidenceConfig,
-    least_gain: float,
-    config: TrainConfig,
-) -> Array:
-    joined, _ = noise_tracking.join(mask, spectrum, evidence, config.stft)
-    masked = masks.apply_mask(jnp.maximum(joined, least_gain), spectrum)
-    return spectra.unheard(masked, num_samples, config.features, config.stft)
+# Jitted, as most alternatives share it: what is compiled once serves all.
 
 
 @functools.partial(jax.jit, static_argnames=("config", "search_masks"))
@@ -209,11 +171,11 @@ def _by_length(
     hasher: Hasher,
     num_bits: Sequence[int],
     search_masks: Callable[[Dictionary, Array], Array] | None = None,
-) -> dict[int, _Mask]:
+) -> dict[int, SpectrumMask]:
     """Masks by the first bits of a hasher; ``search_masks`` of a dictionary and its queries."""
     longest, config = material.dictionary(hasher), material.config
 
-    def with_length(length: int) -> _Mask:
+    def with_length(length: int) -> SpectrumMask:
         dictionary = longest.prefix(length)
         return lambda spectrum: _masks(dictionary, spectrum, config, search_masks)
 
@@ -228,20 +190,20 @@ def _queries(dictionary: Dictionary, spectrum: Array, config: TrainConfig) -> Ar
 # Bits.
 
 
-def _recipe(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+def _recipe(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
     return _by_length(material, material.hasher, num_bits)
 
 
-def _random(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+def _random(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
     frames = jnp.asarray(material.fitted.frames)
     hasher = random_hasher(material.config.seed, material.config.fit.num_bits, frames)
     return _by_length(material, hasher, num_bits)
 
 
-def _quantized_rotation(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+def _quantized_rotation(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
     """Every length has a rotation of its own, which mixes all its bits."""
     frames = np.asarray(material.fitted.frames, np.float64)
-    found: dict[int, _Mask] = {}
+    found: dict[int, SpectrumMask] = {}
     for length in num_bits:
         hasher = _rotated(frames, length, material.config.seed)
         found |= _by_length(material, hasher, [length])
@@ -267,7 +229,7 @@ def _rotated(frames: np.ndarray, num_bits: int, seed: int) -> Hasher:
     return Hasher(*(jnp.asarray(part, jnp.float32) for part in parts))
 
 
-def _residuals(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+def _residuals(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
     hasher, _ = residual.fit(jnp.asarray(material.fitted.frames), material.config.fit.num_bits)
     return _by_length(material, hasher, num_bits)
 
@@ -275,7 +237,7 @@ def _residuals(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]
 def _residuals_of(target: Callable[[_Material], np.ndarray]) -> _Maker:
     """Bits from residuals on the likeness of a target."""
 
-    def make(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+    def make(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
         frames = jnp.asarray(material.fitted.frames)
         hasher, _ = residual.fit(frames, material.config.fit.num_bits, target(material))
         return _by_length(material, hasher, num_bits)
@@ -283,7 +245,7 @@ def _residuals_of(target: Callable[[_Material], np.ndarray]) -> _Maker:
     return make
 
 
-def _boosted(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+def _boosted(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
     return _by_length(material, material.boosted, num_bits)
 
 
@@ -294,7 +256,7 @@ def _boosted_on(target: Callable[[_Material], np.ndarray]) -> _Maker:
     )
 
 
-def _boosted_and_weighted(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+def _boosted_and_weighted(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
     """Bits of a larger beta count more in the search: similarity sum of beta_l [a_l = b_l]."""
     k = material.config.num_neighbors
 
@@ -336,13 +298,13 @@ def _centered(values: Array | np.ndarray) -> np.ndarray:
 # Dictionaries of half the frames, which the hash functions have learned with the others.
 
 
-def _half_at_random(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+def _half_at_random(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
     frames = len(material.sample.frames)
     order = np.random.default_rng(material.config.seed).permutation(frames)
     return _of_frames(material, order[: frames // 2], num_bits)
 
 
-def _half_best_foretold(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+def _half_best_foretold(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
     """Frames whose neighbours are right about them.
 
     Source: D. L. Wilson, "Asymptotic Properties of Nearest Neighbor Rules Using Edited Data", IEEE
@@ -352,7 +314,7 @@ def _half_best_foretold(material: _Material, num_bits: Sequence[int]) -> dict[in
     return _of_frames(material, order[: len(order) // 2], num_bits)
 
 
-def _half_worst_foretold(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+def _half_worst_foretold(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
     """Frames that the others cannot stand in for.
 
     Source: P. E. Hart, "The Condensed Nearest Neighbor Rule", IEEE Trans. IT 14 (3), 1968.
@@ -363,14 +325,14 @@ def _half_worst_foretold(material: _Material, num_bits: Sequence[int]) -> dict[i
 
 def _of_frames(
     material: _Material, chosen: np.ndarray, num_bits: Sequence[int]
-) -> dict[int, _Mask]:
+) -> dict[int, SpectrumMask]:
     return _recipe(dataclasses.replace(material, sample=material.frames_of(chosen)), num_bits)
 
 
 # Searches.
 
 
-def _groups_of_bands(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+def _groups_of_bands(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
     """Each group of mel bands has hash functions of its own, a search, and its neighbours' masks.
 
     So speech and noise of a frame combine anew. A group has its part of the bits.
@@ -395,7 +357,7 @@ def _groups_of_bands(material: _Material, num_bits: Sequence[int]) -> dict[int, 
         )[0]
         found.append(_by_length(material, hasher, [length // groups for length in num_bits]))
 
-    def with_length(length: int) -> _Mask:
+    def with_length(length: int) -> SpectrumMask:
         def mask(spectrum: Array) -> Array:
             each = jnp.stack([by_length[length // groups](spectrum) for by_length in found])
             return each[jnp.asarray(of_bin), :, :, jnp.arange(len(of_bin))].transpose(1, 2, 0)
@@ -408,12 +370,12 @@ def _groups_of_bands(material: _Material, num_bits: Sequence[int]) -> dict[int, 
 # Averages.
 
 
-def _more_neighbors(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+def _more_neighbors(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
     estimate = lambda d, q: separation.estimate_mask(d, q, _MANY_NEIGHBORS)
     return _by_length(material, material.hasher, num_bits, estimate)
 
 
-def _nearer_counts_more(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+def _nearer_counts_more(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
     """Weights softmax(s h_q . h_r), the soft borders of the refinement, on the K nearest."""
     k = material.config.num_neighbors
 
@@ -428,8 +390,8 @@ def _nearer_counts_more(material: _Material, num_bits: Sequence[int]) -> dict[in
     return _by_length(material, material.hasher, num_bits, search_masks)
 
 
-def _smoothed(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
-    def smooth(mask: _Mask) -> _Mask:
+def _smoothed(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
+    def smooth(mask: SpectrumMask) -> SpectrumMask:
         def smoothed(spectrum: Array) -> Array:
             now = mask(spectrum)
             before = jnp.concatenate([now[..., :1, :], now[..., :-1, :]], axis=-2)
@@ -440,14 +402,14 @@ def _smoothed(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
     return {length: smooth(mask) for length, mask in _recipe(material, num_bits).items()}
 
 
-def _ratio_masks(material: _Material, num_bits: Sequence[int]) -> dict[int, _Mask]:
+def _ratio_masks(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
     """A dictionary of another draw of frames, whose masks are ideal ratio masks of four bits."""
     config = material.config
     frames, ratios = _draw_ratio_masks(material)
     encoded = codes.encode(material.hasher, jnp.asarray(frames))
     longest = Dictionary(material.hasher, encoded, jnp.asarray(ratios), config.stft.num_bins)
 
-    def with_length(length: int) -> _Mask:
+    def with_length(length: int) -> SpectrumMask:
         dictionary = longest.prefix(length)
         even = jnp.full((1, config.num_neighbors), 1 / config.num_neighbors)
 

@@ -5,6 +5,7 @@ Letters: N dictionary frames, D features, L bits, W = ceil(L / 32) words, F bins
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,9 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from blsh_jax import codes, evaluation, networks, separation, spectra, training
+from blsh_jax import (
+    codes,
+    evaluation,
+    masks,
+    networks,
+    noise_tracking,
+    separation,
+    spectra,
+    training,
+)
 from blsh_jax import config as configs
-from blsh_jax.config import FeatureConfig, FitConfig, NetworkConfig, TrainConfig
+from blsh_jax.config import EvidenceConfig, FeatureConfig, FitConfig, NetworkConfig, TrainConfig
 from blsh_jax.corpora import Mixtures
 from blsh_jax.evaluation import System
 from blsh_jax.model import Model
@@ -26,6 +36,8 @@ from experiments.protocol import Protocol
 
 _LSH_STREAM, _NETWORK_STREAM = 1, 2
 MEL = FeatureConfig("mel")
+SpectrumMask = Callable[[Array], Array]
+"""Mixture spectra (U, T, F) complex64 to masks (U, T, F) float32 in [0, 1]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,3 +194,42 @@ def predicting(method: str, network: Network, config: TrainConfig) -> System:
         )
 
     return System(method, None, call(networks.separate), call(networks.separation_masks))
+
+
+def masking(
+    method: str,
+    num_bits: int | None,
+    mask: SpectrumMask,
+    config: TrainConfig,
+    evidence: EvidenceConfig,
+    least_gain: float = 0.0,
+) -> System:
+    """A system that makes a mask of the mixture's spectrum and joins it with the evidence."""
+
+    def estimate(speech: Array, noise: Array) -> Array:
+        spectrum = _heard(speech + noise, config)
+        return _applied(mask(spectrum), spectrum, speech.shape[-1], evidence, least_gain, config)
+
+    return System(method, num_bits, estimate)
+
+
+# Jitted apart, as most systems share them: what is compiled once serves all.
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _heard(mixtures: Array, config: TrainConfig) -> Array:
+    return spectra.heard(mixtures, config.features, config.stft)
+
+
+@functools.partial(jax.jit, static_argnames=("num_samples", "evidence", "least_gain", "config"))
+def _applied(
+    mask: Array,
+    spectrum: Array,
+    num_samples: int,
+    evidence: EvidenceConfig,
+    least_gain: float,
+    config: TrainConfig,
+) -> Array:
+    joined, _ = noise_tracking.join(mask, spectrum, evidence, config.stft)
+    masked = masks.apply_mask(jnp.maximum(joined, least_gain), spectrum)
+    return spectra.unheard(masked, num_samples, config.features, config.stft)

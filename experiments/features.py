@@ -1,0 +1,198 @@
+r"""Features in place of the recipe's: compressed spectra, other noise floors, fewer dimensions.
+
+    python -m experiments.features --recipe=general --speech DIR --noise DIR \
+        --output features.json
+
+For validation, on training material alone, with noises left out in groups as in
+``experiments.unseen``, which has rows for the features that a configuration can ask for. Bits are
+learned and refined anew on each of these. Takes half an hour on two CPU cores.
+
+Letters: U utterances, T frames, F bins, D features, N drawn frames, M bands, C mel bands.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from blsh_jax import corpora, evaluation, separation, spectra, training
+from blsh_jax.config import FeatureConfig, StftConfig, TrainConfig
+from blsh_jax.spectra import Extract, unit_norm
+from blsh_jax.training import FrameSample
+from experiments import validation
+from experiments.workbench import masking
+
+_COLUMNS = ["features", "num_features", "num_bits", "sdr", "si_sdr"]
+_COMPRESSION = 0.3  # power of magnitudes
+_QUANTILE = 0.1
+_NUM_REDUCED = 64
+
+
+def features(
+    group: validation.Group, config: TrainConfig, num_bits: Sequence[int]
+) -> validation.Rows:
+    """A row per kind of features and length, of one group of noises left out.
+
+    Args:
+        group: of ``validation.left_out_in_turn``.
+        config: the recipe.
+        num_bits: code lengths.
+
+    Raises:
+        ValueError: the recipe's features are not magnitudes and levels, frame by frame.
+    """
+    if (config.features.kind, config.features.context) != ("magnitude", 1):
+        raise ValueError("give --features=magnitude --context=1: these are changes to the recipe's")
+    if not config.features.levels:
+        raise ValueError("levels is 0: give mel bands whose levels can be changed")
+    mixtures = corpora.training_mixtures(group.speech, group.noise, config)
+    systems = {}
+    for name, extract, sample in _drawn(mixtures, config):
+        print(name, flush=True)
+        dictionary = training.learn(sample, config, {}, progress=True)[0].dictionary
+        for length in num_bits:
+            mask = _searching(dictionary.prefix(length), extract, config)
+            row = name, sample.frames.shape[1], length
+            systems[row] = masking(name, length, mask, config, config.evidence)
+    rows = evaluation.evaluate(list(systems.values()), group.tests, progress=True)
+    return [
+        {"features": name, "num_features": size, "num_bits": length}
+        | {score: row[score] for score in ("sdr", "si_sdr")}
+        for (name, size, length), row in zip(systems, rows, strict=True)
+    ]
+
+
+def compressed(spectrum: Array, features: FeatureConfig, stft: StftConfig) -> Array:
+    """The recipe's, with magnitudes to the power of 0.3."""
+    shown, rest = jnp.split(spectra.features(spectrum, features, stft), [stft.num_bins], axis=-1)
+    norm = jnp.linalg.norm(shown, axis=-1, keepdims=True)
+    return unit_norm(jnp.concatenate([unit_norm(shown**_COMPRESSION) * norm, rest], axis=-1))
+
+
+def above(floor: Callable[[Array, int], Array]) -> Extract:
+    """The recipe's, with levels above another noise floor.
+
+    Args:
+        floor: mel magnitudes (..., T, M) and ``floor_frames`` to their floors, (..., T, M).
+    """
+
+    def extract(spectrum: Array, features: FeatureConfig, stft: StftConfig) -> Array:
+        bands = spectra.level_bands(spectrum, features, stft)
+        floors = floor(bands, features.floor_frames)
+        known = (bands > 0) & (floors > 0)
+        ratio = jnp.where(known, bands, 1.0) / jnp.where(known, floors, 1.0)
+        levels = jnp.clip(20 * jnp.log10(ratio), 0.0, spectra.LEVEL_RANGE_DB)
+        return _with_levels(levels, spectrum, features, stft)
+
+    return extract
+
+
+def quantile_of_past(bands: Array, count: int) -> Array:
+    """The tenth percentile of the last frames, the frame itself the last; causal."""
+    return jnp.quantile(_windows(bands, count, count - 1), _QUANTILE, axis=0)
+
+
+def least_around(bands: Array, count: int) -> Array:
+    """The least of as many frames, half of them to come."""
+    return jnp.min(_windows(bands, count, count // 2), axis=0)
+
+
+def relative_to_mean(spectrum: Array, features: FeatureConfig, stft: StftConfig) -> Array:
+    """The recipe's, its levels less their mean over the utterance."""
+    bands = spectra.level_bands(spectrum, features, stft)
+    before = [(0, 0)] * (bands.ndim - 2) + [(spectra.num_past_frames(features, stft), 0), (0, 0)]
+    levels = spectra.levels_above_floor(jnp.pad(bands, before), features, stft)
+    return _with_levels(levels - jnp.mean(levels, axis=-2, keepdims=True), spectrum, features, stft)
+
+
+def principal_components(sample: FrameSample) -> np.ndarray:
+    """(D, 64) the first principal components of the frames."""
+    return np.linalg.eigh(np.cov(sample.frames.T))[1][:, ::-1][:, :_NUM_REDUCED]
+
+
+def foretelling_components(sample: FrameSample) -> np.ndarray:
+    """(D, 64) of 64 sums of the features, those that foretell speech and noise best.
+
+    Both are spectra of C mel bands, roots of magnitudes; least squares, of rank 64.
+
+    Source: A. Izenman, "Reduced-rank regression for the multivariate linear model", Journal of
+    Multivariate Analysis 5 (2), 1975.
+    """
+    centered = sample.frames - sample.frames.mean(axis=0)
+    target = np.sqrt(sample.shares.astype(np.float32)).reshape(len(centered), -1)
+    slopes = np.linalg.lstsq(centered, target - target.mean(axis=0), rcond=None)[0]
+    axes = np.linalg.svd(centered @ slopes, full_matrices=False)[2][:_NUM_REDUCED]
+    return slopes @ axes.T
+
+
+_EXTRACTS: dict[str, Extract] = {
+    "the recipe's": spectra.features,
+    "power-compressed spectra": compressed,
+    "floor: tenth percentile of the past": above(quantile_of_past),
+    "floor: least of past and future": above(least_around),
+    "levels less their mean over the utterance": relative_to_mean,
+}
+_REDUCTIONS: dict[str, Callable[[FrameSample], np.ndarray]] = {
+    "64 principal components": principal_components,
+    "64 components that foretell speech and noise": foretelling_components,
+}
+
+
+def _drawn(mixtures, config: TrainConfig):
+    """Name, extract, and the frames that it makes of the same mixtures; one after the other."""
+    for name, extract in _EXTRACTS.items():
+        yield name, extract, training.sample_frames(mixtures, config, True, extract)
+    whole = training.sample_frames(mixtures, config, True)
+    for name, axes_of in _REDUCTIONS.items():
+        reduce = _reduction(whole.frames.mean(axis=0), axes_of(whole))
+        reduced = whole._replace(frames=np.asarray(reduce(jnp.asarray(whole.frames))))
+        extract = lambda *args, reduce=reduce: reduce(spectra.features(*args))
+        yield name, extract, reduced
+
+
+def _reduction(mean: np.ndarray, axes: np.ndarray) -> Callable[[Array], Array]:
+    centre, columns = jnp.asarray(mean, jnp.float32), jnp.asarray(axes, jnp.float32)
+    highest = jax.lax.Precision.HIGHEST
+
+    def reduce(frames: Array) -> Array:
+        moved = frames - jnp.broadcast_to(centre, frames.shape)
+        return unit_norm(jnp.matmul(moved, columns, precision=highest))
+
+    return reduce
+
+
+def _with_levels(
+    levels: Array, spectrum: Array, features: FeatureConfig, stft: StftConfig
+) -> Array:
+    """The recipe's features with these levels in place of its own."""
+    frames = spectra.features(spectrum, features, stft)
+    places = [stft.num_bins, stft.num_bins + features.levels]
+    shown, _, voiced = jnp.split(frames, places, axis=-1)
+    norm = jnp.linalg.norm(shown, axis=-1, keepdims=True)
+    return unit_norm(jnp.concatenate([shown, unit_norm(levels) * norm, voiced], axis=-1))
+
+
+def _windows(bands: Array, count: int, before: int) -> Array:
+    """(count, ..., T, M): of each frame those from ``before`` it; ends stand for what is beyond."""
+    padding = [(0, 0)] * (bands.ndim - 2) + [(before, count - 1 - before), (0, 0)]
+    padded, length = jnp.pad(bands, padding, mode="edge"), bands.shape[-2]
+    return jnp.stack([padded[..., i : i + length, :] for i in range(count)])
+
+
+def _searching(dictionary: separation.Dictionary, extract: Extract, config: TrainConfig):
+    """A mask of a spectrum, from the neighbours of the features that ``extract`` makes of it."""
+
+    @jax.jit
+    def mask(spectrum: Array) -> Array:
+        frames = extract(spectrum, config.features, config.stft)
+        queries = dictionary.encode(frames.reshape(-1, frames.shape[-1]))
+        found = separation.estimate_mask(dictionary, queries, config.num_neighbors)
+        return found.reshape(spectrum.shape)
+
+    return mask
+
+
+if __name__ == "__main__":
+    validation.run("features", features, _COLUMNS)
