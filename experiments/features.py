@@ -10,7 +10,9 @@ learned and refined anew on each of these. Takes half an hour on two CPU cores.
 Letters: U utterances, T frames, F bins, D features, N drawn frames, M bands, C mel bands.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -41,10 +43,8 @@ def features(
         num_bits: code lengths.
 
     Raises:
-        ValueError: the recipe's features are not magnitudes and levels, frame by frame.
+        ValueError: the recipe's features have no levels that could be changed.
     """
-    if (config.features.kind, config.features.context) != ("magnitude", 1):
-        raise ValueError("give --features=magnitude --context=1: these are changes to the recipe's")
     if not config.features.levels:
         raise ValueError("levels is 0: give mel bands whose levels can be changed")
     mixtures = corpora.training_mixtures(group.speech, group.noise, config)
@@ -64,11 +64,15 @@ def features(
     ]
 
 
-def compressed(spectrum: Array, features: FeatureConfig, stft: StftConfig) -> Array:
-    """The recipe's, with magnitudes to the power of 0.3."""
-    shown, rest = jnp.split(spectra.features(spectrum, features, stft), [stft.num_bins], axis=-1)
-    norm = jnp.linalg.norm(shown, axis=-1, keepdims=True)
-    return unit_norm(jnp.concatenate([unit_norm(shown**_COMPRESSION) * norm, rest], axis=-1))
+def compressed(kind: Literal["magnitude", "mel"]) -> Extract:
+    """The recipe's, with magnitudes of bins or of mel bands to the power of 0.3."""
+
+    def extract(spectrum: Array, features: FeatureConfig, stft: StftConfig) -> Array:
+        linear = dataclasses.replace(features, kind=kind)
+        shown, *rest = _parts(spectra.features(spectrum, linear, stft), linear)
+        return unit_norm(jnp.concatenate([unit_norm(shown**_COMPRESSION), *rest], axis=-1))
+
+    return extract
 
 
 def above(floor: Callable[[Array, int], Array]) -> Extract:
@@ -129,7 +133,8 @@ def foretelling_components(sample: FrameSample) -> np.ndarray:
 
 _EXTRACTS: dict[str, Extract] = {
     "the recipe's": spectra.features,
-    "power-compressed spectra": compressed,
+    "bins to the power of 0.3": compressed("magnitude"),
+    "mel bands to the power of 0.3": compressed("mel"),
     "floor: tenth percentile of the past": above(quantile_of_past),
     "floor: least of past and future": above(least_around),
     "levels less their mean over the utterance": relative_to_mean,
@@ -167,11 +172,17 @@ def _with_levels(
     levels: Array, spectrum: Array, features: FeatureConfig, stft: StftConfig
 ) -> Array:
     """The recipe's features with these levels in place of its own."""
-    frames = spectra.features(spectrum, features, stft)
-    places = [stft.num_bins, stft.num_bins + features.levels]
-    shown, _, voiced = jnp.split(frames, places, axis=-1)
+    shown, _, voiced = _parts(spectra.features(spectrum, features, stft), features)
+    return unit_norm(jnp.concatenate([shown, unit_norm(levels), voiced], axis=-1))
+
+
+def _parts(frames: Array, features: FeatureConfig) -> list[Array]:
+    """Spectrum, levels and voicing of feature vectors, as they were before all were scaled."""
+    voicing = frames.shape[-1] - features.voicing
+    shown, *rest = jnp.split(frames, [voicing - features.levels, voicing], axis=-1)
     norm = jnp.linalg.norm(shown, axis=-1, keepdims=True)
-    return unit_norm(jnp.concatenate([shown, unit_norm(levels) * norm, voiced], axis=-1))
+    norm = jnp.where(norm > 0, norm, jnp.ones_like(norm))
+    return [part / jnp.broadcast_to(norm, part.shape) for part in (shown, *rest)]
 
 
 def _windows(bands: Array, count: int, before: int) -> Array:
