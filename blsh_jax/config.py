@@ -393,7 +393,7 @@ class TrainConfig:
 RECIPES: dict[str, TrainConfig] = {
     "paper": TrainConfig(),
     "general": TrainConfig(
-        features=FeatureConfig(levels=32, voicing=16, lead_in_frames=64),
+        features=FeatureConfig("log_mel", levels=32, voicing=16, lead_in_frames=64),
         learner="residual",
         refine=RefineConfig(refine_steps=2000, refine_queries=1024, refine_answers=8192),
         variety=VarietyConfig(num_mixtures=8000, made_noise=0.5, unvaried=0.2),

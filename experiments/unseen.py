@@ -27,7 +27,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "the paper's way": (),
     "varied mixtures": ("variety", "dictionary_fraction", "max_dictionary_frames"),
     "more neighbours": ("num_neighbors",),
-    "levels, voicing and lead-in": ("features",),
+    "log-mel spectra, levels, voicing and lead-in": ("features",),
     "bits from residuals": ("learner",),
     "hyperplanes refined together": ("refine", "max_fit_frames"),
     "rumble is noise": ("lowest_speech_hz",),
@@ -45,7 +45,8 @@ CHANGES: dict[str, _Changes] = {
     "varied mixtures up to 15 dB": {"variety": {"max_snr_db": 15.0}},
     "boosted bits refined": {"learner": "boosting"},
     "three frames side by side": {"features": {"context": 3}},
-    "log-mel spectra": {"features": {"kind": "log_mel"}},
+    "spectra in bins": {"features": {"kind": "magnitude"}},
+    "mel spectra, not their logarithms": {"features": {"kind": "mel"}},
     "no voicing": {"features": {"voicing": 0}},
     "no lead-in": {"features": {"lead_in_frames": 0}},
 }

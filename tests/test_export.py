@@ -57,8 +57,8 @@ def build(compiler, folder, *options):
     [
         ("magnitude", 1, 0, 0.0, 0),
         ("mel", 5, 0, 0.5, 20),
-        ("log_mel", 3, 12, 0.0, 0),
-        ("magnitude", 1, 32, 0.5, 32),
+        ("magnitude", 3, 12, 0.0, 0),
+        ("log_mel", 1, 32, 0.5, 32),
     ],
 )
 def test_c_gives_the_streams_output(compiler, tmp_path, kind, context, levels, snr_weight, voicing):
