@@ -140,12 +140,7 @@ def alternatives(
             )
             for name, least in _LEAST_GAINS.items()
         }
-    rows = evaluation.evaluate(list(systems.values()), group.tests, progress=True)
-    return [
-        {"part": part, "alternative": name, "num_bits": length}
-        | {score: row[score] for score in ("sdr", "si_sdr")}
-        for (part, name, length), row in zip(systems, rows, strict=True)
-    ]
+    return validation.scored(systems, ("part", "alternative", "num_bits"), group.tests)
 
 
 # Jitted, as most alternatives share it: what is compiled once serves all.

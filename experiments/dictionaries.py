@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from blsh_jax import codes, corpora, evaluation, search, training
+from blsh_jax import codes, corpora, search, training
 from blsh_jax.config import TrainConfig
 from blsh_jax.separation import Dictionary
 from experiments import validation
@@ -59,12 +59,7 @@ def dictionaries(
         for (name, entries), dictionary in compared.items()
         for length in num_bits
     }
-    rows = evaluation.evaluate(list(systems.values()), group.tests, progress=True)
-    return [
-        {"dictionary": name, "entries": entries, "num_bits": length}
-        | {score: row[score] for score in ("sdr", "si_sdr")}
-        for (name, entries, length), row in zip(systems, rows, strict=True)
-    ]
+    return validation.scored(systems, ("dictionary", "entries", "num_bits"), group.tests)
 
 
 def merged(dictionary: Dictionary, entries: int) -> Dictionary:

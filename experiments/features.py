@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from blsh_jax import corpora, evaluation, separation, spectra, training
+from blsh_jax import corpora, separation, spectra, training
 from blsh_jax.config import FeatureConfig, StftConfig, TrainConfig
 from blsh_jax.spectra import Extract, unit_norm
 from blsh_jax.training import FrameSample
@@ -56,12 +56,7 @@ def features(
             mask = _searching(dictionary.prefix(length), extract, config)
             row = name, sample.frames.shape[1], length
             systems[row] = masking(name, length, mask, config, config.evidence)
-    rows = evaluation.evaluate(list(systems.values()), group.tests, progress=True)
-    return [
-        {"features": name, "num_features": size, "num_bits": length}
-        | {score: row[score] for score in ("sdr", "si_sdr")}
-        for (name, size, length), row in zip(systems, rows, strict=True)
-    ]
+    return validation.scored(systems, ("features", "num_features", "num_bits"), group.tests)
 
 
 def compressed(kind: Literal["magnitude", "mel"]) -> Extract:

@@ -5,16 +5,17 @@ are trained on, the others are scored. Figures are means over the groups.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 
 from blsh_jax import config as configs
-from blsh_jax import corpora, records
+from blsh_jax import corpora, evaluation, records
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Loaded, Mixtures
+from blsh_jax.evaluation import System
 from experiments import flags as launch
 from experiments.cache import Cache, fingerprint
 
@@ -63,6 +64,23 @@ def left_out_in_turn(
         )
         groups.append(Group(heard, known, tests))
     return groups
+
+
+def scored(
+    systems: Mapping[tuple[Any, ...], System], names: Sequence[str], tests: Mixtures
+) -> Rows:
+    """A row per system: what names its key, and its scores.
+
+    Args:
+        systems: by keys of as many values as there are names.
+        names: of the columns of a key.
+        tests: what to score on.
+    """
+    rows = evaluation.evaluate(list(systems.values()), tests, progress=True)
+    return [
+        dict(zip(names, key, strict=True)) | {score: row[score] for score in ("sdr", "si_sdr")}
+        for key, row in zip(systems, rows, strict=True)
+    ]
 
 
 def means(groups: Sequence[Rows]) -> Rows:
