@@ -48,18 +48,35 @@ def self_similarity(vectors: Array, target: Target = "rbf", sigma2: float = 0.3)
 
     Args:
         vectors: (B, D) floating point, of any length; a silent frame (zero) has cosine 0 with all.
-        target: ``cosine``, or ``rbf`` for exp((cosine - 1) / sigma2).
+        target: ``cosine``, or ``rbf`` for the Gaussian kernel of it.
         sigma2: width of the RBF kernel; not used by ``cosine``.
 
     Returns:
         (B, B), same dtype, symmetric.
 
-    Source: [ICASSP20] section 3; [TASLP22] for the kernel.
+    Source: [ICASSP20] section 3.
     """
     unit = unit_norm(vectors)
     cosine = jnp.matmul(unit, unit.T, precision=jax.lax.Precision.HIGHEST)
     if target == "cosine":
         return cosine
+    return rbf(cosine, sigma2)
+
+
+def rbf(cosine: Array, sigma2: float) -> Array:
+    """The Gaussian kernel exp((cosine - 1) / sigma2), element-wise.
+
+    Of vectors a and b of norm 1 it is exp(-|a - b|^2 / (2 sigma2)).
+
+    Args:
+        cosine: cosines between vectors, any shape, floating point.
+        sigma2: width, positive.
+
+    Returns:
+        Same shape and dtype; 1 for a cosine of 1.
+
+    Source: [TASLP22] for the kernel.
+    """
     return jnp.exp((cosine - 1.0) / sigma2)
 
 

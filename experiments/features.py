@@ -1,4 +1,4 @@
-r"""Features in place of the recipe's: compressed spectra, other noise floors, fewer dimensions.
+r"""Features in place of the recipe's: compressed spectra, other floors, fewer dimensions, kernels.
 
     python -m experiments.features --recipe=general --speech DIR --noise DIR \
         --output features.json
@@ -7,7 +7,8 @@ For validation, on training material alone, with noises left out in groups as in
 ``experiments.unseen``, which has rows for the features that a configuration can ask for. Bits are
 learned and refined anew on each of these. Takes half an hour on two CPU cores.
 
-Letters: U utterances, T frames, F bins, D features, N drawn frames, M bands, C mel bands.
+Letters: U utterances, T frames, F bins, D features, N drawn frames, M bands or anchors, C mel
+bands.
 """
 
 import dataclasses
@@ -19,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from blsh_jax import corpora, separation, spectra, training
-from blsh_jax.config import FeatureConfig, StftConfig, TrainConfig
+from blsh_jax import corpora, separation, similarity, spectra, training
+from blsh_jax.config import FeatureConfig, FitConfig, StftConfig, TrainConfig
 from blsh_jax.spectra import Extract, unit_norm
 from blsh_jax.training import FrameSample
 from experiments import validation
@@ -30,6 +31,9 @@ _COLUMNS = ["features", "num_features", "num_bits", "sdr", "si_sdr"]
 _COMPRESSION = 0.3  # power of magnitudes
 _QUANTILE = 0.1
 _NUM_REDUCED = 64
+_NUM_ANCHORS = 300
+_KERNEL_SIGMA2 = FitConfig().sigma2  # as wide as the kernel of the self-similarity matrix
+_Map = Callable[[Array], Array]  # (..., D) to (..., D')
 
 
 def features(
@@ -126,6 +130,18 @@ def foretelling_components(sample: FrameSample) -> np.ndarray:
     return slopes @ axes.T
 
 
+def kernels(anchors: np.ndarray) -> _Map:
+    """Gaussian kernels between frames, of norm 1, and (M, D) anchors.
+
+    Hyperplanes between their values are not planes between frames.
+
+    Source: W. Liu, J. Wang, R. Ji, Y. Jiang, S. Chang, "Supervised Hashing with Kernels", CVPR
+    2012, section 3.1, which has 300 anchors at random.
+    """
+    columns = jnp.asarray(anchors, jnp.float32).T
+    return lambda frames: similarity.rbf(_times(frames, columns), _KERNEL_SIGMA2)
+
+
 _EXTRACTS: dict[str, Extract] = {
     "the recipe's": spectra.features,
     "bins to the power of 0.3": compressed("magnitude"),
@@ -134,9 +150,13 @@ _EXTRACTS: dict[str, Extract] = {
     "floor: least of past and future": above(least_around),
     "levels less their mean over the utterance": relative_to_mean,
 }
-_REDUCTIONS: dict[str, Callable[[FrameSample], np.ndarray]] = {
-    "64 principal components": principal_components,
-    "64 components that foretell speech and noise": foretelling_components,
+# Of frames, given a sample of them: functions of the recipe's vectors.
+_MAPS: dict[str, Callable[[FrameSample], _Map]] = {
+    "64 principal components": lambda sample: _sums(principal_components(sample)),
+    "64 components that foretell speech and noise": lambda sample: _sums(
+        foretelling_components(sample)
+    ),
+    "Gaussian kernels around 300 frames": lambda sample: kernels(sample.frames[:_NUM_ANCHORS]),
 }
 
 
@@ -145,22 +165,30 @@ def _drawn(mixtures, config: TrainConfig):
     for name, extract in _EXTRACTS.items():
         yield name, extract, training.sample_frames(mixtures, config, True, extract)
     whole = training.sample_frames(mixtures, config, True)
-    for name, axes_of in _REDUCTIONS.items():
-        reduce = _reduction(whole.frames.mean(axis=0), axes_of(whole))
-        reduced = whole._replace(frames=np.asarray(reduce(jnp.asarray(whole.frames))))
-        extract = lambda *args, reduce=reduce: reduce(spectra.features(*args))
-        yield name, extract, reduced
+    for name, map_of in _MAPS.items():
+        mapped = _centered(map_of(whole), whole)
+        frames = np.asarray(mapped(jnp.asarray(whole.frames)))
+        extract = lambda *args, mapped=mapped: mapped(spectra.features(*args))
+        yield name, extract, whole._replace(frames=frames)
 
 
-def _reduction(mean: np.ndarray, axes: np.ndarray) -> Callable[[Array], Array]:
-    centre, columns = jnp.asarray(mean, jnp.float32), jnp.asarray(axes, jnp.float32)
-    highest = jax.lax.Precision.HIGHEST
+def _sums(axes: np.ndarray) -> _Map:
+    return lambda frames: _times(frames, jnp.asarray(axes, jnp.float32))
 
-    def reduce(frames: Array) -> Array:
-        moved = frames - jnp.broadcast_to(centre, frames.shape)
-        return unit_norm(jnp.matmul(moved, columns, precision=highest))
 
-    return reduce
+def _centered(map_of_frames: _Map, sample: FrameSample) -> _Map:
+    """Less the mean over the sample, and of norm 1."""
+    mean = jnp.mean(map_of_frames(jnp.asarray(sample.frames)), axis=0)
+
+    def mapped(frames: Array) -> Array:
+        values = map_of_frames(frames)
+        return unit_norm(values - jnp.broadcast_to(mean, values.shape))
+
+    return mapped
+
+
+def _times(left: Array, right: Array) -> Array:
+    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
 
 
 def _with_levels(

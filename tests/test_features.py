@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_models import SMALL_GENERAL
 
-from blsh_jax import spectra
+from blsh_jax import similarity, spectra
 from blsh_jax.config import FeatureConfig, StftConfig
 from blsh_jax.training import FrameSample
 from experiments import features, validation
@@ -100,13 +100,30 @@ def test_components_hold_the_variance_or_foretell_the_target(monkeypatch):
     assert left[1] < left[0] < np.square(target).sum()
 
 
+def test_kernels_are_those_of_the_similarity_between_frames(frames):
+    vectors = frames[0, :30]
+    found = np.asarray(features.kernels(vectors[:7])(jnp.asarray(vectors)))
+    expected = np.asarray(similarity.self_similarity(jnp.asarray(vectors), "rbf"))[:, :7]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_mapped_frames_are_centered_and_of_norm_one(frames):
+    sample = FrameSample(frames[0], None, None, None, len(frames[0]))
+    raw = features.kernels(frames[0, :7])
+    mapped = np.asarray(features._centered(raw, sample)(jnp.asarray(frames)))
+    values = np.asarray(raw(jnp.asarray(frames)), np.float64)
+    moved = values - values[0].mean(axis=0)
+    expected = moved / np.linalg.norm(moved, axis=-1, keepdims=True)
+    np.testing.assert_allclose(mapped, expected, atol=1e-4)
+
+
 def test_every_kind_of_features_is_scored(synthetic, monkeypatch):
     group = validation.left_out_in_turn(*synthetic, num_groups=2, num_mixtures=2)[0]
     kept = "floor: tenth percentile of the past", "64 components that foretell speech and noise"
-    for kinds, name in zip(("_EXTRACTS", "_REDUCTIONS"), kept, strict=True):  # the code is the same
+    for kinds, name in zip(("_EXTRACTS", "_MAPS"), kept, strict=True):  # the code is the same
         monkeypatch.setattr(features, kinds, {name: getattr(features, kinds)[name]})
     rows = features.features(group, SMALL, [12])
-    assert [row["features"] for row in rows] == [*features._EXTRACTS, *features._REDUCTIONS]
+    assert [row["features"] for row in rows] == [*features._EXTRACTS, *features._MAPS]
     size = spectra.num_features(SMALL.features, SMALL.stft)
     assert [row["num_features"] for row in rows] == [size, 64]
     assert np.isfinite([[row["sdr"], row["si_sdr"]] for row in rows]).all()
