@@ -4,7 +4,7 @@ r"""What was tried in place of parts of the recipe: other bits, dictionaries, se
         --output alternatives.json
 
 For validation, on training material alone, with noises left out in groups as in
-``experiments.unseen``. All rows of a group have the same training mixtures. Takes half an hour on
+``experiments.unseen``. All rows of a group have the same training mixtures. Takes an hour on
 two CPU cores.
 
 Letters: U utterances, T frames, F bins, N dictionary frames, Q queries, K neighbours, L bits,
@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from tqdm import tqdm
 
 from blsh_jax import (
     boosting,
@@ -36,7 +37,7 @@ from blsh_jax import (
     training,
 )
 from blsh_jax.codes import Hasher
-from blsh_jax.config import MASK_ALONE, EvidenceConfig, TrainConfig
+from blsh_jax.config import MASK_ALONE, EvidenceConfig, FitConfig, TrainConfig
 from blsh_jax.separation import Dictionary
 from blsh_jax.training import FrameSample
 from experiments import validation
@@ -98,12 +99,12 @@ class _Material:
     @functools.cached_property
     def boosted(self) -> Hasher:
         """Bits boosted on the likeness of frames."""
-        return self.boost(None)
+        return self.boost(None, self.config.fit)
 
-    def boost(self, target: np.ndarray | None) -> Hasher:
+    def boost(self, target: np.ndarray | None, fit: FitConfig) -> Hasher:
         """Bits boosted on the likeness of ``target``, or of frames."""
         key = jax.random.key(self.config.seed)
-        return boosting.fit(self.fitted.frames, self.config.fit, key, target, progress=True)[0]
+        return boosting.fit(self.fitted.frames, fit, key, target, progress=True)[0]
 
 
 _Maker = Callable[[_Material, Sequence[int]], dict[int, SpectrumMask]]
@@ -246,9 +247,59 @@ def _boosted(material: _Material, num_bits: Sequence[int]) -> dict[int, Spectrum
 
 def _boosted_on(target: Callable[[_Material], np.ndarray]) -> _Maker:
     """Bits boosted on the likeness of a target."""
-    return lambda material, num_bits: _by_length(
-        material, material.boost(target(material)), num_bits
-    )
+
+    def make(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
+        hasher = material.boost(target(material), material.config.fit)
+        return _by_length(material, hasher, num_bits)
+
+    return make
+
+
+def _boosted_with(**changes: Any) -> _Maker:
+    """Bits boosted in another way."""
+
+    def make(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
+        fit = dataclasses.replace(material.config.fit, **changes)
+        return _by_length(material, material.boost(None, fit), num_bits)
+
+    return make
+
+
+def _boosted_by_a_part(part: float) -> _Maker:
+    """Bits boosted with weights of pairs that change by a part of beta only.
+
+    0 leaves all pairs as they are: each bit is learned as if there were no others, and only the
+    starts of the descent make them different.
+    """
+
+    def make(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
+        fit = material.config.fit
+        order_key, bits_key = jax.random.split(jax.random.key(material.config.seed))
+        training_set = boosting.prepare(material.fitted.frames, fit, order_key)
+        state = boosting.init(training_set, fit, bits_key)
+        for bit in tqdm(range(fit.num_bits), desc="boosting", unit="bit", leave=False):
+            state, info = boosting.step(state, training_set, fit)
+            betas = state.bits.hasher.betas.at[bit].set(part * info.beta)
+            hasher = state.bits.hasher._replace(betas=betas)
+            state = state._replace(bits=state.bits._replace(hasher=hasher))
+        return _by_length(material, state.hasher, num_bits)
+
+    return make
+
+
+def _balanced(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
+    return _by_length(material, _halving(material), num_bits)
+
+
+def _halving(material: _Material) -> Hasher:
+    """The recipe's projections with thresholds at medians: each bit is set in half of the frames.
+
+    Source: Y. Weiss, A. Torralba, R. Fergus, "Spectral Hashing", NIPS 2008, section 1: a good code
+    has balanced bits.
+    """
+    hasher = material.hasher
+    values = codes.project(jnp.asarray(material.fitted.frames), hasher.projections, hasher.biases)
+    return hasher._replace(biases=hasher.biases - jnp.median(values, axis=0))
 
 
 def _boosted_and_weighted(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
@@ -459,11 +510,17 @@ _ALTERNATIVES: dict[str, dict[str, _Maker]] = {
     "bits": {
         "LSH, random projections": _random,
         "iterative quantization": _quantized_rotation,
+        "the recipe's, each a half of the frames": _balanced,
         "residuals, likeness of frames": _residuals,
         "residuals, likeness of masks": _residuals_of(_masks_target),
         "residuals, likeness of speech and of noise": _residuals_of(_speech_and_noise_target),
         "residuals, likeness of frames and of masks": _residuals_of(_blended_target),
         "boosted, likeness of frames": _boosted,
+        "boosted, cosines of frames": _boosted_with(target="cosine"),
+        "boosted, kernel a third as wide": _boosted_with(sigma2=0.1),
+        "boosted, kernel three times as wide": _boosted_with(sigma2=0.9),
+        "boosted, weights by a fifth of beta": _boosted_by_a_part(0.2),
+        "not boosted: equal weights, random starts": _boosted_by_a_part(0.0),
         "boosted, likeness of masks": _boosted_on(_masks_target),
         "boosted, likeness of speech and of noise": _boosted_on(_speech_and_noise_target),
         "boosted, likeness of frames and of masks": _boosted_on(_blended_target),

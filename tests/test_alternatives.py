@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_models import SMALL_GENERAL
 
-from blsh_jax import corpora, spectra, training
+from blsh_jax import codes, corpora, spectra, training
 from blsh_jax.config import FitConfig
 from experiments import alternatives, validation
 
@@ -119,6 +119,24 @@ def test_iterative_quantization_comes_nearer_to_signs_than_its_start(trained):
         for seed in range(20)
     ]
     assert loss(rotated) < min(turned)
+
+
+def test_weights_by_all_of_beta_are_boosting(trained):
+    material, _ = trained
+    mixture = material.mixtures[0]
+    spectrum = spectra.stft(jnp.asarray((mixture.speech + mixture.noise)[None]), SMALL.stft)
+    makers = alternatives._boosted, *map(alternatives._boosted_by_a_part, (1.0, 0.0))
+    boosted, whole, none = (make(material, [16])[16](spectrum) for make in makers)
+    np.testing.assert_allclose(whole, boosted, atol=1e-6)
+    assert np.abs(np.asarray(none) - boosted).max() > 0.1
+
+
+def test_balanced_bits_halve_the_frames(trained):
+    material, _ = trained
+    hasher = alternatives._halving(material)
+    bits = codes.unpack_bits(codes.encode(hasher, jnp.asarray(material.fitted.frames)), 16)
+    np.testing.assert_allclose(np.asarray(bits).mean(axis=0), 0.5, atol=0.02)
+    np.testing.assert_array_equal(hasher.projections, material.hasher.projections)
 
 
 def test_ratio_masks_are_drawn_with_the_frames_of_their_mixtures(trained):
