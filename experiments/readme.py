@@ -335,6 +335,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "general": lambda: closed_and_open("general_"),
     "general-networks": lambda: table1("table1_general"),
     "unseen": unseen_table,
+    "features": lambda: lengths_table(
+        "features", {"features": "features", "num_features": "values"}, {"sdr": ""}
+    ),
     "alternatives": lambda: lengths_table(
         "alternatives", {"part": "in place of", "alternative": "alternative"}, {"sdr": ""}
     ),
