@@ -83,21 +83,22 @@ def closed_and_open(prefix: str = "") -> str:
     )
 
 
-def table1(name: str = "table1") -> str:
-    """The paper's table 1, ours, or a part of it."""
-    results = _record(name)["results"]
+def table1(*names: str) -> str:
+    """The paper's table 1, ours, or a part of it: the systems of these records."""
+    results = [row for name in names for row in _record(name)["results"]]
     sets = list(dict.fromkeys(row["set"] for row in results))
-    found = {(row["set"], row["method"]): row for row in results}
+    found = {(row["set"], *_system(row)): row for row in results}
     heads = [head for name in sets for head in (f"{name} SDR", "SIR", "SAR")]
     rows = []
-    for method in dict.fromkeys(row["method"] for row in results):
-        row = found[sets[0], method]
-        measures = [_decibels(found[n, method][key]) for n in sets for key in ("sdr", "sir", "sar")]
+    for method, num_bits in dict.fromkeys(_system(row) for row in results):
+        row = found[sets[0], method, num_bits]
+        of_sets = [found[name, method, num_bits] for name in sets]
+        measures = [_decibels(of_set[key]) for of_set in of_sets for key in ("sdr", "sir", "sar")]
         costs = [_count(row["float_operations"]), _count(row["word_operations"])]
         costs += [f"{row['model_bytes'] / 1e6:.1f}", f"{row['seconds_per_minute']:.2f}"]
         if method in ("noisy", "ibm", "irm"):
             costs = [""] * 4
-        rows.append([_METHODS[method], str(row["num_bits"] or ""), *measures, *costs])
+        rows.append([_METHODS[method], str(num_bits or ""), *measures, *costs])
     costs = ["float operations", "word operations", "MB", "s per minute"]
     return _table(["system", "bits", *heads, *costs], rows)
 
@@ -333,7 +334,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "closed-and-open": closed_and_open,
     "starts": starts_table,
     "general": lambda: closed_and_open("general_"),
-    "general-networks": lambda: table1("table1_general"),
+    "general-networks": lambda: table1("table1_general_16", "table1_general"),
     "unseen": unseen_table,
     "features": lambda: lengths_table(
         "features", {"features": "features", "num_features": "values"}, {"sdr": ""}
@@ -351,7 +352,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "rotation-small": lambda: rotation_table("rotation_small"),
     "rotation-summary": rotation_summary,
     "rotation-noises": rotation_noises,
-    "table1": table1,
+    "table1": lambda: table1("table1"),
     "figure3": figure3_table,
     "claims": claim_table,
     "variations": variation_table,
