@@ -245,22 +245,13 @@ def _boosted(material: _Material, num_bits: Sequence[int]) -> dict[int, Spectrum
     return _by_length(material, material.boosted, num_bits)
 
 
-def _boosted_on(target: Callable[[_Material], np.ndarray]) -> _Maker:
-    """Bits boosted on the likeness of a target."""
-
-    def make(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
-        hasher = material.boost(target(material), material.config.fit)
-        return _by_length(material, hasher, num_bits)
-
-    return make
-
-
-def _boosted_with(**changes: Any) -> _Maker:
-    """Bits boosted in another way."""
+def _boosted_on(vectors: Callable[[_Material], np.ndarray] | None = None, **changes: Any) -> _Maker:
+    """Bits boosted on the likeness of these vectors, or of frames; ``changes`` of ``FitConfig``."""
 
     def make(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
         fit = dataclasses.replace(material.config.fit, **changes)
-        return _by_length(material, material.boost(None, fit), num_bits)
+        hasher = material.boost(None if vectors is None else vectors(material), fit)
+        return _by_length(material, hasher, num_bits)
 
     return make
 
@@ -516,9 +507,9 @@ _ALTERNATIVES: dict[str, dict[str, _Maker]] = {
         "residuals, likeness of speech and of noise": _residuals_of(_speech_and_noise_target),
         "residuals, likeness of frames and of masks": _residuals_of(_blended_target),
         "boosted, likeness of frames": _boosted,
-        "boosted, cosines of frames": _boosted_with(target="cosine"),
-        "boosted, kernel a third as wide": _boosted_with(sigma2=0.1),
-        "boosted, kernel three times as wide": _boosted_with(sigma2=0.9),
+        "boosted, cosines of frames": _boosted_on(target="cosine"),
+        "boosted, kernel a third as wide": _boosted_on(sigma2=0.1),
+        "boosted, kernel three times as wide": _boosted_on(sigma2=0.9),
         "boosted, weights by a fifth of beta": _boosted_by_a_part(0.2),
         "not boosted: equal weights, random starts": _boosted_by_a_part(0.0),
         "boosted, likeness of masks": _boosted_on(_masks_target),

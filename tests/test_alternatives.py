@@ -29,7 +29,7 @@ def trained(synthetic):
 
 # Boosting takes longest, and these run no code that others do not.
 SAME_CODE = (
-    "boosted, cosines of frames",
+    "boosted, kernel a third as wide",
     "boosted, kernel three times as wide",
     "not boosted: equal weights, random starts",
     "boosted, likeness of speech and of noise",
