@@ -21,10 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from tqdm import tqdm
 
 from blsh_jax import (
-    boosting,
     codes,
     corpora,
     evaluation,
@@ -37,10 +35,10 @@ from blsh_jax import (
     training,
 )
 from blsh_jax.codes import Hasher
-from blsh_jax.config import MASK_ALONE, EvidenceConfig, FitConfig, TrainConfig
+from blsh_jax.config import MASK_ALONE, EvidenceConfig, TrainConfig
 from blsh_jax.separation import Dictionary
 from blsh_jax.training import FrameSample
-from experiments import validation
+from experiments import reweighting, validation
 from experiments.workbench import SpectrumMask, masking, random_hasher
 
 _COLUMNS = ["part", "alternative", "num_bits", "sdr", "si_sdr"]
@@ -99,12 +97,19 @@ class _Material:
     @functools.cached_property
     def boosted(self) -> Hasher:
         """Bits boosted on the likeness of frames."""
-        return self.boost(None, self.config.fit)
+        return self.boost()
 
-    def boost(self, target: np.ndarray | None, fit: FitConfig) -> Hasher:
-        """Bits boosted on the likeness of ``target``, or of frames."""
-        key = jax.random.key(self.config.seed)
-        return boosting.fit(self.fitted.frames, fit, key, target, progress=True)[0]
+    def boost(
+        self,
+        vectors: np.ndarray | None = None,
+        *,
+        rule: reweighting.Rule = reweighting.paper,
+        part: reweighting.Part = reweighting.whole,
+        **changes: Any,
+    ) -> Hasher:
+        """Bits boosted on the likeness of vectors, or of frames; ``changes`` of ``FitConfig``."""
+        fit, key = dataclasses.replace(self.config.fit, **changes), jax.random.key(self.config.seed)
+        return reweighting.boost(self.fitted.frames, fit, key, vectors, rule=rule, part=part)
 
 
 _Maker = Callable[[_Material, Sequence[int]], dict[int, SpectrumMask]]
@@ -245,37 +250,24 @@ def _boosted(material: _Material, num_bits: Sequence[int]) -> dict[int, Spectrum
     return _by_length(material, material.boosted, num_bits)
 
 
-def _boosted_on(vectors: Callable[[_Material], np.ndarray] | None = None, **changes: Any) -> _Maker:
-    """Bits boosted on the likeness of these vectors, or of frames; ``changes`` of ``FitConfig``."""
+def _boosted_on(vectors: Callable[[_Material], np.ndarray] | None = None, **how: Any) -> _Maker:
+    """Bits boosted on the likeness of these vectors, or of frames; ``how`` of ``boost``."""
 
     def make(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
-        fit = dataclasses.replace(material.config.fit, **changes)
-        hasher = material.boost(None if vectors is None else vectors(material), fit)
+        hasher = material.boost(None if vectors is None else vectors(material), **how)
         return _by_length(material, hasher, num_bits)
 
     return make
 
 
-def _boosted_by_a_part(part: float) -> _Maker:
-    """Bits boosted with weights of pairs that change by a part of beta only.
+def _boosted_on_foretold(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
+    """Bits boosted on the likeness of masks of the half of the frames that are foretold best.
 
-    0 leaves all pairs as they are: each bit is learned as if there were no others, and only the
-    starts of the descent make them different.
+    So pairs of frames whose masks do not follow from their spectra have no weight.
     """
-
-    def make(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
-        fit = material.config.fit
-        order_key, bits_key = jax.random.split(jax.random.key(material.config.seed))
-        training_set = boosting.prepare(material.fitted.frames, fit, order_key)
-        state = boosting.init(training_set, fit, bits_key)
-        for bit in tqdm(range(fit.num_bits), desc="boosting", unit="bit", leave=False):
-            state, info = boosting.step(state, training_set, fit)
-            betas = state.bits.hasher.betas.at[bit].set(part * info.beta)
-            hasher = state.bits.hasher._replace(betas=betas)
-            state = state._replace(bits=state.bits._replace(hasher=hasher))
-        return _by_length(material, state.hasher, num_bits)
-
-    return make
+    foretold = np.sort(np.argsort(material.surprise)[: len(material.surprise) // 2])
+    learned = dataclasses.replace(material, sample=material.frames_of(foretold))
+    return _by_length(material, learned.boost(_masks_target(learned)), num_bits)
 
 
 def _balanced(material: _Material, num_bits: Sequence[int]) -> dict[int, SpectrumMask]:
@@ -310,6 +302,12 @@ def _boosted_and_weighted(material: _Material, num_bits: Sequence[int]) -> dict[
 def _masks_target(material: _Material) -> np.ndarray:
     """(N, C) the part of each mel band that is speech, less its mean over all frames."""
     return _centered(masks.speech_parts(jnp.asarray(material.fitted.shares, jnp.float32)))
+
+
+def _binary_masks_target(material: _Material) -> np.ndarray:
+    """(N, C) 1 where most of a mel band is speech, else 0, less its mean over all frames."""
+    parts = masks.speech_parts(jnp.asarray(material.fitted.shares, jnp.float32))
+    return _centered((np.asarray(parts) > 0.5).astype(np.float32))
 
 
 def _speech_and_noise_target(material: _Material) -> np.ndarray:
@@ -496,6 +494,16 @@ def _weighted_mean(values: Array, indices: Array, weights: Array) -> Array:
     return total
 
 
+_SUPERVISED = {"masks": _masks_target, "speech and noise": _speech_and_noise_target}
+# Against pairs that no code can match, and for those that a search meets.
+_REMEDIES: dict[str, dict[str, Any]] = {
+    "weights by a fifth of beta": {"part": lambda bit: 0.2},
+    "weights by ever less of beta": {"part": reweighting.later_less},
+    "weights capped": {"rule": reweighting.capped},
+    "logistic weights": {"rule": reweighting.logistic},
+    "nearest pairs first": {"rule": reweighting.nearest_first},
+}
+
 _ALTERNATIVES: dict[str, dict[str, _Maker]] = {
     "": {"the recipe": _recipe},
     "bits": {
@@ -507,14 +515,21 @@ _ALTERNATIVES: dict[str, dict[str, _Maker]] = {
         "residuals, likeness of speech and of noise": _residuals_of(_speech_and_noise_target),
         "residuals, likeness of frames and of masks": _residuals_of(_blended_target),
         "boosted, likeness of frames": _boosted,
+        "not boosted: equal weights, random starts": _boosted_on(part=lambda bit: 0.0),
         "boosted, cosines of frames": _boosted_on(target="cosine"),
         "boosted, kernel a third as wide": _boosted_on(sigma2=0.1),
         "boosted, kernel three times as wide": _boosted_on(sigma2=0.9),
-        "boosted, weights by a fifth of beta": _boosted_by_a_part(0.2),
-        "not boosted: equal weights, random starts": _boosted_by_a_part(0.0),
+        "boosted, frames, nearest pairs first": _boosted_on(rule=reweighting.nearest_first),
+        "boosted, likeness of frames and of masks": _boosted_on(_blended_target),
+        "boosted, likeness of binary masks": _boosted_on(_binary_masks_target),
         "boosted, likeness of masks": _boosted_on(_masks_target),
         "boosted, likeness of speech and of noise": _boosted_on(_speech_and_noise_target),
-        "boosted, likeness of frames and of masks": _boosted_on(_blended_target),
+        "boosted, masks, the frames foretold best alone": _boosted_on_foretold,
+        **{
+            f"boosted, {likeness}, {remedy}": _boosted_on(vectors, **how)
+            for likeness, vectors in _SUPERVISED.items()
+            for remedy, how in _REMEDIES.items()
+        },
     },
     "dictionary": {
         "half of the frames, at random": _half_at_random,

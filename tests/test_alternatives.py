@@ -31,9 +31,14 @@ def trained(synthetic):
 SAME_CODE = (
     "boosted, kernel a third as wide",
     "boosted, kernel three times as wide",
-    "not boosted: equal weights, random starts",
     "boosted, likeness of speech and of noise",
     "boosted, likeness of frames and of masks",
+    "boosted, likeness of binary masks",
+    *(
+        f"boosted, {likeness}, {remedy}"
+        for likeness in alternatives._SUPERVISED
+        for remedy in alternatives._REMEDIES
+    ),
 )
 
 
@@ -133,14 +138,29 @@ def test_iterative_quantization_comes_nearer_to_signs_than_its_start(trained):
     assert loss(rotated) < min(turned)
 
 
-def test_weights_by_all_of_beta_are_boosting(trained):
+def test_pairs_left_out_are_those_of_frames_foretold_worst(trained, monkeypatch):
     material, _ = trained
-    mixture = material.mixtures[0]
-    spectrum = spectra.stft(jnp.asarray((mixture.speech + mixture.noise)[None]), SMALL.stft)
-    makers = alternatives._boosted, *map(alternatives._boosted_by_a_part, (1.0, 0.0))
-    boosted, whole, none = (make(material, [16])[16](spectrum) for make in makers)
-    np.testing.assert_allclose(whole, boosted, atol=1e-6)
-    assert np.abs(np.asarray(none) - boosted).max() > 0.1
+    learned = {}
+    monkeypatch.setattr(
+        alternatives._Material,
+        "boost",
+        lambda self, vectors: learned.update(frames=self.fitted.frames, vectors=vectors),
+    )
+    monkeypatch.setattr(alternatives, "_by_length", lambda *of: of[1:])
+    alternatives._boosted_on_foretold(material, [16])
+    half = np.argsort(material.surprise)[: len(material.surprise) // 2]
+    expected = {frame.tobytes() for frame in material.sample.frames[half]}
+    assert {frame.tobytes() for frame in learned["frames"]} == expected
+    assert len(learned["vectors"]) == len(learned["frames"])
+
+
+def test_binary_masks_say_which_bands_are_speech(trained):
+    material, _ = trained
+    shares = np.asarray(material.fitted.shares, np.float64)
+    target = alternatives._binary_masks_target(material)
+    np.testing.assert_allclose(target.mean(axis=0), 0, atol=1e-5)
+    louder = shares[:, 0] > shares[:, 1]
+    np.testing.assert_array_equal(target > 0, louder & (louder.mean(axis=0) < 1))
 
 
 def test_balanced_bits_halve_the_frames(trained):
