@@ -4,8 +4,8 @@ r"""What was tried in place of parts of the recipe: other bits, dictionaries, se
         --output alternatives.json
 
 For validation, on training material alone, with noises left out in groups as in
-``experiments.unseen``. All rows of a group have the same training mixtures. Takes an hour on
-two CPU cores.
+``experiments.unseen``. All rows of a group have the same training mixtures. Takes two hours
+on two CPU cores.
 
 Letters: U utterances, T frames, F bins, N dictionary frames, Q queries, K neighbours, L bits,
 C bands.

@@ -75,7 +75,7 @@ def whole(bit: int) -> float:
 
 
 def later_less(bit: int) -> float:
-    """The first bit takes all of its beta, the 25th half of it, the 150th a seventh."""
+    """The first bit takes all of its beta, the 26th half of it, the 150th a seventh."""
     return 1.0 / (1.0 + bit / 25.0)
 
 
