@@ -85,22 +85,33 @@ def closed_and_open(prefix: str = "") -> str:
 
 def table1(*names: str) -> str:
     """The paper's table 1, ours, or a part of it: the systems of these records."""
-    results = [row for name in names for row in _record(name)["results"]]
-    sets = list(dict.fromkeys(row["set"] for row in results))
-    found = {(row["set"], *_system(row)): row for row in results}
+    found = {
+        (_sized(row["method"], record["config"]["networks"]), row["num_bits"], row["set"]): row
+        for record in map(_record, names)
+        for row in record["results"]
+    }
+    sets = list(dict.fromkeys(name for *_, name in found))
     heads = [head for name in sets for head in (f"{name} SDR", "SIR", "SAR")]
     rows = []
-    for method, num_bits in dict.fromkeys(_system(row) for row in results):
-        row = found[sets[0], method, num_bits]
-        of_sets = [found[name, method, num_bits] for name in sets]
+    for system, num_bits in dict.fromkeys(key[:2] for key in found):
+        of_sets = [found[system, num_bits, name] for name in sets]
         measures = [_decibels(of_set[key]) for of_set in of_sets for key in ("sdr", "sir", "sar")]
+        row = of_sets[0]
         costs = [_count(row["float_operations"]), _count(row["word_operations"])]
         costs += [f"{row['model_bytes'] / 1e6:.1f}", f"{row['seconds_per_minute']:.2f}"]
-        if method in ("noisy", "ibm", "irm"):
+        if row["method"] in ("noisy", "ibm", "irm"):
             costs = [""] * 4
-        rows.append([_METHODS[method], str(num_bits or ""), *measures, *costs])
+        rows.append([system, str(num_bits or ""), *measures, *costs])
     costs = ["float operations", "word operations", "MB", "s per minute"]
     return _table(["system", "bits", *heads, *costs], rows)
+
+
+def _sized(method: str, networks: dict[str, Any]) -> str:
+    """The name of a method, and of a network its size."""
+    if method not in networks:
+        return _METHODS[method]
+    network = networks[method]
+    return f"{_METHODS[method]}, {network['num_layers']} × {network['num_units']}"
 
 
 def claim_table() -> str:

@@ -27,10 +27,14 @@ def trained(synthetic):
     return alternatives._Material(SMALL, mixtures, sample, model.hasher), model
 
 
-# Boosting takes longest, and these run no code that others do not.
+# Learning takes longest, and these run no code that others or ``test_reweighting`` do not.
 SAME_CODE = (
+    "residuals, likeness of masks",
+    "residuals, likeness of frames and of masks",
+    "boosted, cosines of frames",
     "boosted, kernel a third as wide",
     "boosted, kernel three times as wide",
+    "boosted, frames, nearest pairs first",
     "boosted, likeness of speech and of noise",
     "boosted, likeness of frames and of masks",
     "boosted, likeness of binary masks",

@@ -15,7 +15,9 @@ def real_rows(real_data):
     speech = corpora.load(_first(corpora.list_speech(real_data / "LibriSpeech"), 16), RATE)
     noise = corpora.load(_first(corpora.list_noise(real_data / "noise" / "train"), 4), RATE)
     settings = config.TrainConfig(
-        fit=config.FitConfig(num_bits=25), dictionary_fraction=0.3, max_fit_frames=6000
+        fit=config.FitConfig(num_bits=25, fast_candidates=8, fast_steps=100),
+        dictionary_fraction=0.3,
+        max_fit_frames=6000,
     )
     mixtures = corpora.make_mixtures(speech, noise, 0.0, 0, "train", settings.held_back)
     model, _ = training.train(mixtures, settings, {})
