@@ -345,7 +345,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "closed-and-open": closed_and_open,
     "starts": starts_table,
     "general": lambda: closed_and_open("general_"),
-    "general-networks": lambda: table1("table1_general_16", "table1_general"),
+    "general-networks": lambda: table1(
+        *(f"table1_general{made}" for made in ("_16", "", "_150", "_1024"))
+    ),
     "unseen": unseen_table,
     "features": lambda: lengths_table(
         "features", {"features": "features", "num_features": "values"}, {"sdr": ""}
