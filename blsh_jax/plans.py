@@ -18,6 +18,7 @@ Letters: G blocks in all, cut into S steps of k blocks; B frames per block, D fe
 import functools
 import os
 import sys
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
@@ -97,11 +98,18 @@ def pair_weights(ssm: Array, agreement: Array, beta_sum: Array) -> Array:
 
 
 def block_terms(
-    frames: Array, ssm: Array, bits: Bits, metric: similarity.Metric
+    frames: Array,
+    ssm: Array,
+    bits: Bits,
+    metric: similarity.Metric,
+    weigh: Callable[[Array, Array, Array], Array] = pair_weights,
 ) -> tuple[Array, Array]:
-    """The constant c = sum V A and the pair matrix M = V C of one block under ``metric``."""
+    """The constant c = sum V A and the pair matrix M = V C of one block under ``metric``.
+
+    ``weigh`` gives V, as ``pair_weights`` does.
+    """
     agreement = weighted_agreement(frames, bits)
-    weights = pair_weights(ssm, agreement, jnp.sum(bits.hasher.betas))
+    weights = weigh(ssm, agreement, jnp.sum(bits.hasher.betas))
     offset, slope = similarity.affine(ssm, metric)
     return jnp.sum(weights * offset), weights * slope
 

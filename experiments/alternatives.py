@@ -301,13 +301,16 @@ def _boosted_and_weighted(material: _Material, num_bits: Sequence[int]) -> dict[
 
 def _masks_target(material: _Material) -> np.ndarray:
     """(N, C) the part of each mel band that is speech, less its mean over all frames."""
-    return _centered(masks.speech_parts(jnp.asarray(material.fitted.shares, jnp.float32)))
+    return _centered(_speech_parts(material))
 
 
 def _binary_masks_target(material: _Material) -> np.ndarray:
     """(N, C) 1 where most of a mel band is speech, else 0, less its mean over all frames."""
-    parts = masks.speech_parts(jnp.asarray(material.fitted.shares, jnp.float32))
-    return _centered((np.asarray(parts) > 0.5).astype(np.float32))
+    return _centered((_speech_parts(material) > 0.5).astype(np.float32))
+
+
+def _speech_parts(material: _Material) -> np.ndarray:
+    return np.asarray(masks.speech_parts(jnp.asarray(material.fitted.shares, jnp.float32)))
 
 
 def _speech_and_noise_target(material: _Material) -> np.ndarray:

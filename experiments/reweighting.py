@@ -119,12 +119,11 @@ def boost(
 def _weigh(blocks: Blocks, bits: Bits, rule: Rule) -> Blocks:
     """Blocks with the terms c = sum V A and M = V C under the rule's weights V."""
 
-    def of_block(frames: Array, ssm: Array) -> tuple[Array, Array]:
+    def weigh(ssm: Array, agreement: Array, beta_sum: Array) -> Array:
         offset, slope = similarity.affine(ssm, "squared_error")
-        agreement = plans.weighted_agreement(frames, bits)
-        weights = rule(ssm, (offset - 0.5) * jnp.sum(bits.hasher.betas) + slope * agreement)
-        return jnp.sum(weights * offset), weights * slope
+        return rule(ssm, (offset - 0.5) * beta_sum + slope * agreement)
 
-    of_step = lambda step: each_block(of_block, step.frames, step.ssms)
+    terms = lambda frames, ssm: plans.block_terms(frames, ssm, bits, "squared_error", weigh)
+    of_step = lambda step: each_block(terms, step.frames, step.ssms)
     constants, matrices = jax.lax.map(of_step, blocks)
     return blocks._replace(constants=constants, matrices=matrices)
