@@ -14,12 +14,20 @@ Processing 30, 2022.
 """
 
 from blsh_jax._version import __version__
-from blsh_jax.boosting import FitInfo, fit
-from blsh_jax.codes import Hasher, encode, random_hasher
-from blsh_jax.config import FeatureConfig, FitConfig, StftConfig, TrainConfig
-from blsh_jax.denoising import Denoiser, denoise
-from blsh_jax.metrics import BssEval, bss_eval, si_sdr
-from blsh_jax.model import Model, load, load_shipped, save
+from blsh_jax.config import FeatureConfig, FitConfig, SeparationConfig, StftConfig, TrainConfig
+from blsh_jax.denoising.pipeline import separate
+from blsh_jax.denoising.recordings import Denoiser, denoise
+from blsh_jax.denoising.stream import Stream
+from blsh_jax.evaluation.metrics import BssEval, bss_eval, si_sdr
+from blsh_jax.models.model import Model, load, load_pretrained, save
+from blsh_jax.paper.codes import Hasher, encode, random_hasher, straight_through_sign
+from blsh_jax.paper.learner import pair_terms, weighted_ssm_loss
+from blsh_jax.paper.separation import (
+    Dictionary,
+    SpectralDictionary,
+    build_dictionary,
+    estimate_mask,
+)
 from blsh_jax.search import (
     Neighbors,
     cosine_top_k,
@@ -27,14 +35,7 @@ from blsh_jax.search import (
     sharded_hamming_top_k,
     weighted_hamming_top_k,
 )
-from blsh_jax.separation import (
-    Dictionary,
-    SpectralDictionary,
-    build_dictionary,
-    estimate_mask,
-    separate,
-)
-from blsh_jax.streaming import Stream
+from blsh_jax.training.driver import FitInfo, fit
 
 __all__ = [
     "BssEval",
@@ -46,6 +47,7 @@ __all__ = [
     "Hasher",
     "Model",
     "Neighbors",
+    "SeparationConfig",
     "SpectralDictionary",
     "StftConfig",
     "Stream",
@@ -60,11 +62,14 @@ __all__ = [
     "fit",
     "hamming_top_k",
     "load",
-    "load_shipped",
+    "load_pretrained",
+    "pair_terms",
     "random_hasher",
     "save",
     "separate",
     "sharded_hamming_top_k",
     "si_sdr",
+    "straight_through_sign",
     "weighted_hamming_top_k",
+    "weighted_ssm_loss",
 ]

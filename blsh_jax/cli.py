@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import jax
 
-from blsh_jax import model as models
+from blsh_jax import models
 from blsh_jax._version import __version__
 
 _DESCRIPTION = """Boosted Locality Sensitive Hashing: denoise speech, or see how it works.
@@ -56,23 +56,25 @@ _DEMO = """Train, denoise, score and plot on a built-in synthetic corpus; no dat
 
 
 def _denoise(arguments: argparse.Namespace) -> int:
-    from blsh_jax import bulk
+    from blsh_jax.denoising import folders
 
-    said = sys.stderr if arguments.output == bulk.PIPE else sys.stdout
-    settings = bulk.Settings(arguments.dry_wet, arguments.max_attenuation_db, arguments.overwrite)
-    with bulk.piped(arguments.input, arguments.output) as (source, target):
-        pairs = bulk.find_pairs(source, target)
-        summary = bulk.denoise_files(pairs, models.load_named(arguments.model), settings)
+    said = sys.stderr if arguments.output == folders.PIPE else sys.stdout
+    settings = folders.Settings(
+        arguments.dry_wet, arguments.max_attenuation_db, arguments.overwrite
+    )
+    with folders.piped(arguments.input, arguments.output) as (source, target):
+        pairs = folders.find_pairs(source, target)
+        summary = folders.denoise_files(pairs, models.load_named(arguments.model), settings)
     print(summary, file=said)
     for message in summary.failed:
-        if arguments.input == bulk.PIPE:  # the file that it was kept in is nobody's concern
+        if arguments.input == folders.PIPE:  # the file that it was kept in is nobody's concern
             message = message.replace(str(source), "standard input")
         print(f"  {message}", file=sys.stderr)
     return 1 if summary.failed else 0
 
 
 def _live(arguments: argparse.Namespace) -> int:
-    from blsh_jax import live
+    from blsh_jax.denoising import live
 
     live.run(
         models.load_named(arguments.model),
@@ -85,21 +87,19 @@ def _live(arguments: argparse.Namespace) -> int:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from blsh_jax import info
+    from blsh_jax.export import costs
 
-    one_core = info.use_one_core()
-    facts = info.describe(models.load_named(arguments.model))
-    print(json.dumps(facts, indent=1) if arguments.json else info.text(facts, one_core))
+    one_core = costs.use_one_core()
+    facts = costs.describe(models.load_named(arguments.model))
+    print(json.dumps(facts, indent=1) if arguments.json else costs.text(facts, one_core))
     return 0
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from blsh_jax import export
+    from blsh_jax.export import shrink, write_c, write_stablehlo
 
-    write = {"c": export.write_c, "stablehlo": export.write_stablehlo}[arguments.format]
-    model = export.shrink(
-        models.load_named(arguments.model), arguments.num_bits, arguments.num_frames
-    )
+    write = {"c": write_c, "stablehlo": write_stablehlo}[arguments.format]
+    model = shrink(models.load_named(arguments.model), arguments.num_bits, arguments.num_frames)
     for path in write(model, arguments.folder):
         print(f"{path} ({path.stat().st_size:,} bytes)")
     return 0
@@ -166,8 +166,8 @@ def _command(
     command.set_defaults(run=run)
     command.add_argument(
         "--model",
-        default=models.SHIPPED,
-        help="model file, or a shipped model by name: " + ", ".join(models.shipped_names()),
+        default=models.DEFAULT,
+        help="model file, or a pretrained model by name: " + ", ".join(models.pretrained_names()),
     )
     command.add_argument("--device", help="cpu, gpu or tpu (default: the best that JAX finds)")
     return command

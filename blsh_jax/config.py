@@ -5,14 +5,33 @@ second settings. ``to_dict`` and ``from_dict`` are what model files and records 
 """
 
 import dataclasses
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterable
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 _Config = TypeVar("_Config")
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}: choose one of {', '.join(allowed)}")
+def _check(
+    config: Any,
+    positive: Iterable[str] = (),
+    not_negative: Iterable[str] = (),
+    probabilities: Iterable[str] = (),
+) -> None:
+    """Raise ValueError for a choice that is none, or for a number out of its range."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if get_origin(field.type) is Literal and value not in get_args(field.type):
+            allowed = ", ".join(get_args(field.type))
+            raise ValueError(f"{field.name} is {value!r}: choose one of {allowed}")
+    ranges = (
+        (positive, lambda value: value > 0, "it must be positive"),
+        (not_negative, lambda value: value >= 0, "give 0 or more"),
+        (probabilities, lambda value: 0 <= value <= 1, "give a probability"),
+    )
+    for names, is_within, advice in ranges:
+        for name in names:
+            if not is_within(getattr(config, name)):
+                raise ValueError(f"{name} is {getattr(config, name)}: {advice}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +79,10 @@ class FeatureConfig:
         floor_frames: the noise floor of a band is its least magnitude in so many frames, the frame
             itself the last.
         voicing: mel bands whose voicing, how far they are the comb of a voice, stands beside
-            (``blsh_jax.voicing``); 0 does without, as published.
-        lead_in_frames: the start of a recording is heard once more before it, backwards, for so
+            (``blsh_jax.robust.voicing``); 0 does without, as published.
+        pre_roll_frames: the start of a recording is heard once more before it, backwards, for so
             many frames, so that noise floors and noise tracks know the noise from the first sample
-            on (``spectra.with_lead_in``); 0 begins in silence, as published.
+            on (``robust.pre_roll``); 0 begins in silence, as published.
     """
 
     kind: Literal["magnitude", "mel", "log_mel"] = "magnitude"
@@ -72,34 +91,12 @@ class FeatureConfig:
     levels: int = 0
     floor_frames: int = 64
     voicing: int = 0
-    lead_in_frames: int = 0
+    pre_roll_frames: int = 0
 
     def __post_init__(self):
-        _one_of("kind", self.kind, ("magnitude", "mel", "log_mel"))
+        _check(self, ("num_mels", "floor_frames"), ("levels", "voicing", "pre_roll_frames"))
         if self.context < 1 or self.context % 2 == 0:
             raise ValueError(f"context is {self.context}: give an odd number of frames, 1 or more")
-        if self.levels < 0 or self.floor_frames < 1:
-            raise ValueError(
-                f"levels is {self.levels} and floor_frames {self.floor_frames}: give 0 or more "
-                "bands and 1 or more frames"
-            )
-        for name in ("voicing", "lead_in_frames"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more")
-
-
-_POSITIVE_IN_FIT = (
-    "num_bits",
-    "block_size",
-    "sigma2",
-    "learning_rate",
-    "max_epochs",
-    "blocks_per_step",
-    "fast_candidates",
-    "fast_steps",
-    "fast_learning_rate",
-    "ridge",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +111,9 @@ class FitConfig:
         metric: the pair metric that a projection is fitted under, ``squared_error`` or
             ``cross_entropy``; error rates and pair weights always use squared error.
         mode: ``published`` (the authors' optimiser and schedule) or ``fast``.
+        slope: what the squared error is differentiated as, the ``parabola`` that it is or the
+            ``line`` through its two values; ``mode``: as the authors do in the published mode, the
+            line in the fast one, which it serves better (docs/findings.md).
         learning_rate: Adam step size of the published mode.
         adam_b1: Adam's first decay rate of the published mode.
         adam_b2: Adam's second decay rate of the published mode.
@@ -137,6 +137,7 @@ class FitConfig:
     sigma2: float = 0.3
     metric: Literal["squared_error", "cross_entropy"] = "squared_error"
     mode: Literal["fast", "published"] = "fast"
+    slope: Literal["mode", "line", "parabola"] = "mode"
     learning_rate: float = 1e-4
     adam_b1: float = 0.95
     adam_b2: float = 0.98
@@ -149,51 +150,51 @@ class FitConfig:
     ridge: float = 10.0
 
     def __post_init__(self):
-        _one_of("target", self.target, ("rbf", "cosine"))
-        _one_of("metric", self.metric, ("squared_error", "cross_entropy"))
-        _one_of("mode", self.mode, ("fast", "published"))
-        for name in _POSITIVE_IN_FIT:
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
+        _check(
+            self,
+            positive=(
+                *("num_bits", "block_size", "sigma2", "learning_rate", "max_epochs"),
+                *(
+                    "blocks_per_step",
+                    "fast_candidates",
+                    "fast_steps",
+                    "fast_learning_rate",
+                    "ridge",
+                ),
+            ),
+        )
+
+    @property
+    def parabola(self) -> bool:
+        """Whether the squared error is differentiated as it is."""
+        return (self.mode == "published") if self.slope == "mode" else self.slope == "parabola"
 
 
 @dataclasses.dataclass(frozen=True)
-class RefineConfig:
-    """Moving all hyperplanes together, once they are learned.
+class FineTuningConfig:
+    """Fine-tuning: all hyperplanes moved together, once they are learned.
 
-    Source: ``blsh_jax.refinement``.
+    Source: ``blsh_jax.robust.fine_tuning``.
 
     Attributes:
-        refine_steps: optimiser steps; 0 leaves the hyperplanes as they were learned, as published.
-        refine_queries: frames of a refinement step that look for neighbours.
-        refine_answers: frames of a refinement step among which the queries look for them.
-        refine_learning_rate: first Adam step size of the refinement, where features and
+        fine_tuning_steps: optimiser steps; 0 leaves the hyperplanes as they were learned, as
+            published.
+        fine_tuning_frames: they are moved on at most so many of the frames.
+        fine_tuning_queries: frames of a fine-tuning step that look for neighbours.
+        fine_tuning_candidates: frames of a fine-tuning step among which the queries look for them.
+        fine_tuning_learning_rate: first Adam step size of fine-tuning, where features and
             activations have unit variance.
     """
 
-    refine_steps: int = 0
-    refine_queries: int = 512
-    refine_answers: int = 4096
-    refine_learning_rate: float = 0.003
+    fine_tuning_steps: int = 0
+    fine_tuning_frames: int = 200_000
+    fine_tuning_queries: int = 512
+    fine_tuning_candidates: int = 4096
+    fine_tuning_learning_rate: float = 0.003
 
     def __post_init__(self):
-        if self.refine_steps < 0:
-            raise ValueError(f"refine_steps is {self.refine_steps}: give 0 or more")
-        for name in ("refine_queries", "refine_answers", "refine_learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
-
-
-_POSITIVE_IN_NETWORK = (
-    "num_layers",
-    "num_units",
-    "learning_rate",
-    "batch_segments",
-    "segment_frames",
-    "max_segments",
-    "max_epochs",
-    "patience",
-)
+        sizes = (f"fine_tuning_{name}" for name in ("frames", "queries", "candidates"))
+        _check(self, (*sizes, "fine_tuning_learning_rate"), ("fine_tuning_steps",))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,31 +226,35 @@ class NetworkConfig:
     patience: int = 5
 
     def __post_init__(self):
-        _one_of("kind", self.kind, ("fc", "blstm"))
+        _check(
+            self,
+            positive=(
+                *("num_layers", "num_units", "learning_rate", "batch_segments"),
+                *("segment_frames", "max_segments", "max_epochs", "patience"),
+            ),
+        )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}: give a fraction in [0, 1)")
-        for name in _POSITIVE_IN_NETWORK:
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
 
 
 @dataclasses.dataclass(frozen=True)
-class VarietyConfig:
+class AugmentationConfig:
     """Training mixtures drawn at random, for noise that no dictionary has heard.
 
     Attributes:
         num_mixtures: number of random training mixtures; 0 mixes every utterance with every noise
             as it is, as published.
         mixture_seconds: length of a mixture.
-        min_snr_db: lowest signal-to-noise ratio, in dB.
-        max_snr_db: highest signal-to-noise ratio, in dB.
+        min_snr_db: lowest SNR, in dB.
+        max_snr_db: highest SNR, in dB.
         max_speed: a noise is played up to so many times faster or slower.
         equalizer_db: gains by which noises are coloured, up or down, in dB; speech by half of them.
         second_noise: probability that a second noise joins the first.
-        made_noise: probability that a noise is not a recording but made for the run
-            (``blsh_jax.corpora.made_noise``).
-        unvaried: probability that a mixture is made of speech and one noise as they were recorded,
-            at the ratio of the published mixtures: what keeps codes good in the known noises.
+        synthetic_noise: probability that a noise is not a recording but made for the run
+            (``blsh_jax.robust.synthetic_noise``).
+        unaugmented: probability that a mixture is made of speech and one noise as they were
+            recorded, at the SNR of the published mixtures: what keeps codes good in the known
+            noises.
     """
 
     num_mixtures: int = 0
@@ -259,47 +264,42 @@ class VarietyConfig:
     max_speed: float = 1.4
     equalizer_db: float = 15.0
     second_noise: float = 0.5
-    made_noise: float = 0.0
-    unvaried: float = 0.5
+    synthetic_noise: float = 0.0
+    unaugmented: float = 0.5
 
     def __post_init__(self):
-        if self.num_mixtures < 0 or self.mixture_seconds <= 0:
-            raise ValueError(
-                f"num_mixtures is {self.num_mixtures} and mixture_seconds {self.mixture_seconds}: "
-                "give 0 or more mixtures of a positive length"
-            )
+        _check(
+            self,
+            positive=("mixture_seconds",),
+            not_negative=("num_mixtures", "equalizer_db"),
+            probabilities=("second_noise", "synthetic_noise", "unaugmented"),
+        )
         if self.min_snr_db > self.max_snr_db:
             raise ValueError(f"min_snr_db {self.min_snr_db} is above max_snr_db {self.max_snr_db}")
-        if self.max_speed < 1 or self.equalizer_db < 0:
-            raise ValueError(
-                f"max_speed {self.max_speed}, equalizer_db {self.equalizer_db}: give 1 or more, 0 "
-                "or more"
-            )
-        for name in ("second_noise", "made_noise", "unvaried"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: give a probability")
+        if self.max_speed < 1:
+            raise ValueError(f"max_speed is {self.max_speed}: give 1 or more")
 
 
 @dataclasses.dataclass(frozen=True)
-class EvidenceConfig:
+class SpeechPresenceConfig:
     """How the neighbours' masks are joined with what the utterance shows of its own noise.
 
     A weight changes with frequency: it is ``low`` up to 125 Hz, ``high`` from 4 kHz, and goes from
-    one to the other by the octave. Where neither ratio has a weight, the mean of the masks stays as
+    one to the other by the octave. Where neither SNR has a weight, the mean of the masks stays as
     it is, as published.
 
-    Source: ``blsh_jax.noise_tracking``, where the formula stands.
+    Source: ``blsh_jax.robust.speech_presence``, where the formula stands.
 
     Attributes:
         mask_weight_low: weight of the log-odds of the mean of the neighbours' masks.
         mask_weight_high: the same, from 4 kHz.
-        snr_weight_low: weight of the log of the signal-to-noise ratio that the utterance itself
+        snr_weight_low: weight of the log of the SNR that the utterance itself
             shows in a bin.
         snr_weight_high: the same, from 4 kHz.
-        past_snr_weight_low: weight of the log of that ratio over the bin's past, as the neighbours
+        past_snr_weight_low: weight of the log of that SNR over the bin's past, as the neighbours
             tell it.
         past_snr_weight_high: the same, from 4 kHz.
-        prior_log_odds: log-odds of speech in a bin before any evidence.
+        prior_log_odds: log-odds of speech in a bin before anything is known.
         lowest_hz: below, the neighbours alone count.
     """
 
@@ -313,20 +313,38 @@ class EvidenceConfig:
     lowest_hz: float = 0.0
 
     def __post_init__(self):
-        for name, value in dataclasses.asdict(self).items():
-            if name != "prior_log_odds" and value < 0:
-                raise ValueError(f"{name} is {value}: give 0 or more")
+        _check(self, not_negative=set(dataclasses.asdict(self)) - {"prior_log_odds"})
 
     @property
     def tracks_noise(self) -> bool:
         """Whether anything but the neighbours' masks counts."""
-        ratios = self.snr_weight_low, self.snr_weight_high
-        past_ratios = self.past_snr_weight_low, self.past_snr_weight_high
-        return max(ratios + past_ratios) > 0
+        weights = self.snr_weight_low, self.snr_weight_high
+        past_weights = self.past_snr_weight_low, self.past_snr_weight_high
+        return max(weights + past_weights) > 0
 
 
-MASK_ALONE = EvidenceConfig()
+MASK_ALONE = SpeechPresenceConfig()
 """The mean of the neighbours' masks as it is, as published."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SeparationConfig:
+    """How mixtures become speech: all that using a model takes besides its dictionary.
+
+    Attributes:
+        stft: the transform.
+        features: what frames are compared by.
+        num_neighbors: K, the neighbours whose masks are averaged.
+        speech_presence: how their masks are joined with the noise that the utterance shows.
+    """
+
+    stft: StftConfig = StftConfig()
+    features: FeatureConfig = FeatureConfig()
+    num_neighbors: int = 10
+    speech_presence: SpeechPresenceConfig = MASK_ALONE
+
+    def __post_init__(self):
+        _check(self, positive=("num_neighbors",))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -334,58 +352,42 @@ class TrainConfig:
     """A whole training run: how mixtures are made, and what is learned from them.
 
     Attributes:
-        stft: the transform.
-        features: what frames are compared by.
-        learner: ``boosting``, the paper's, or ``residual``, an eigenvector a bit
-            (``blsh_jax.residual``), which takes ``fit.num_bits`` alone of the settings of ``fit``.
+        separation: how the model is used.
         fit: how projections are learned.
-        refine: how they are refined together afterwards.
-        variety: random training mixtures in place of the published ones.
-        snr_db: signal-to-noise ratio of the training mixtures that are not varied, in dB.
+        target_vectors: whose similarity codes should reproduce: that of the ``frames``, as
+            published, or of a frame's ``speech_and_noise`` (``robust.band_shares``).
+        fine_tuning: how they are fine-tuned together afterwards.
+        augmentation: random training mixtures in place of the published ones.
+        snr_db: SNR of the training mixtures that are not augmented, in dB.
         held_back: last part of each training utterance that training does not touch; the closed
             test set is made of it.
         dictionary_fraction: part of the training frames that is drawn for the dictionary
             ([ICASSP20] section 4.2 compares 10 % and 1 %).
         max_dictionary_frames: the dictionary keeps at most so many of the drawn frames, while
             projections are learned on more; 0 keeps all.
-        lowest_speech_hz: what a recording of speech holds below counts as noise in the masks, as it
-            is rumble (``masks.without_rumble``); 0 counts everything, as published.
+        high_pass_hz: what a recording of speech holds below counts as noise in the masks, as it
+            is rumble (``robust.high_pass``); 0 counts everything, as published.
         max_fit_frames: projections are learned on at most this many of the frames.
-        num_neighbors: K, the neighbours whose masks are averaged.
-        evidence: how their masks are joined with the noise that the utterance shows.
         seed: seed of everything random.
     """
 
-    stft: StftConfig = StftConfig()
-    features: FeatureConfig = FeatureConfig()
-    learner: Literal["boosting", "residual"] = "boosting"
+    separation: SeparationConfig = SeparationConfig()
     fit: FitConfig = FitConfig()
-    refine: RefineConfig = RefineConfig()
-    variety: VarietyConfig = VarietyConfig()
+    target_vectors: Literal["frames", "speech_and_noise"] = "frames"
+    fine_tuning: FineTuningConfig = FineTuningConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
     snr_db: float = 0.0
     held_back: float = 0.2
     dictionary_fraction: float = 0.1
     max_dictionary_frames: int = 0
-    lowest_speech_hz: float = 0.0
+    high_pass_hz: float = 0.0
     max_fit_frames: int = 100_000
-    num_neighbors: int = 10
-    evidence: EvidenceConfig = MASK_ALONE
     seed: int = 0
 
     def __post_init__(self):
-        _one_of("learner", self.learner, ("boosting", "residual"))
+        _check(self, ("max_fit_frames",), ("max_dictionary_frames", "high_pass_hz"))
         if not 0 < self.dictionary_fraction <= 1:
             raise ValueError(f"dictionary_fraction is {self.dictionary_fraction}: give (0, 1]")
-        if self.max_dictionary_frames < 0:
-            raise ValueError(
-                f"max_dictionary_frames is {self.max_dictionary_frames}: give 1 or more frames, or "
-                "0 for all"
-            )
-        for name in ("num_neighbors", "max_fit_frames"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: give 1 or more")
-        if self.lowest_speech_hz < 0:
-            raise ValueError(f"lowest_speech_hz is {self.lowest_speech_hz}: give 0 or more, in Hz")
         if not 0 <= self.held_back < 1:
             raise ValueError(f"held_back is {self.held_back}: give a fraction in [0, 1)")
 
@@ -393,25 +395,28 @@ class TrainConfig:
 RECIPES: dict[str, TrainConfig] = {
     "paper": TrainConfig(),
     "general": TrainConfig(
-        features=FeatureConfig("log_mel", levels=32, voicing=16, lead_in_frames=64),
-        learner="residual",
-        refine=RefineConfig(refine_steps=2000, refine_queries=1024, refine_answers=8192),
-        variety=VarietyConfig(num_mixtures=8000, made_noise=0.5, unvaried=0.2),
+        separation=SeparationConfig(
+            features=FeatureConfig("log_mel", levels=32, voicing=16, pre_roll_frames=64),
+            num_neighbors=40,
+            speech_presence=SpeechPresenceConfig(
+                mask_weight_low=0.6,
+                mask_weight_high=1.05,
+                snr_weight_low=0.9,
+                snr_weight_high=0.2,
+                past_snr_weight_low=0.2,
+                past_snr_weight_high=0.8,
+                prior_log_odds=-0.7,
+                lowest_hz=50.0,
+            ),
+        ),
+        target_vectors="speech_and_noise",
+        fine_tuning=FineTuningConfig(
+            fine_tuning_steps=2000, fine_tuning_queries=1024, fine_tuning_candidates=8192
+        ),
+        augmentation=AugmentationConfig(num_mixtures=8000, synthetic_noise=0.5, unaugmented=0.2),
         dictionary_fraction=0.16,
         max_dictionary_frames=122_000,
-        max_fit_frames=200_000,
-        lowest_speech_hz=50.0,
-        num_neighbors=40,
-        evidence=EvidenceConfig(
-            mask_weight_low=0.6,
-            mask_weight_high=1.05,
-            snr_weight_low=0.9,
-            snr_weight_high=0.2,
-            past_snr_weight_low=0.2,
-            past_snr_weight_high=0.8,
-            prior_log_odds=-0.7,
-            lowest_hz=50.0,
-        ),
+        high_pass_hz=50.0,
     ),
 }
 """What a run starts from: the paper's method as trained here (docs/method.md says how the authors'

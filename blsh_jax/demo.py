@@ -8,12 +8,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from blsh_jax import audio, corpora, evaluation, plots, records, result_page, training
 from blsh_jax import config as configs
-from blsh_jax import model as models
+from blsh_jax import corpora, evaluation, models, training
 from blsh_jax.config import FitConfig, TrainConfig
-from blsh_jax.model import Model
-from blsh_jax.result_page import Example
+from blsh_jax.corpora import audio
+from blsh_jax.evaluation import System, plots, records, result_page
+from blsh_jax.evaluation.result_page import Example
+from blsh_jax.models.model import Model
 
 _METHODS = ("noisy", "lsh", "blsh", "knn", "ibm", "irm")
 _COLUMNS = ["method", "num_bits", "sdr", "sir", "sar", "si_sdr", "seconds"]
@@ -21,8 +22,8 @@ _TRAIN = TrainConfig(
     fit=FitConfig(num_bits=50), dictionary_fraction=0.3, max_fit_frames=10_000, held_back=0.0
 )
 _LEAD = (
-    "Made by `blsh demo`: projections were learned on noisy mixtures of made-up speech and ten "
-    "made-up noises, then other utterances of the same speakers were denoised. LSH draws its "
+    "Made by `blsh demo`: projections were learned on noisy mixtures of synthetic speech and "
+    "ten synthetic noises, then other utterances of the same speakers were denoised. LSH draws its "
     "projections at random; BLSH learns them one after another."
 )
 
@@ -73,15 +74,13 @@ def run(folder: Path, seed: int = 0, config: DemoConfig = DemoConfig()) -> list[
     systems = evaluation.make_systems(model, _METHODS, config.num_bits, seed)
     rows = evaluation.evaluate(systems, held_back, progress=True)
     print("\nMeans in dB, weighted by length\n" + records.table(rows, _COLUMNS) + "\n")
-    record = {
-        "results": rows,
-        "config": configs.to_dict(config) | {"seed": seed},
-        "environment": records.environment(),
-    }
+    record = records.record(rows, configs.to_dict(config) | {"seed": seed})
     records.write_json(folder / "scores.json", record)
     heard = [system for system in systems if (system.method, system.num_bits) in _heard(config)]
-    examples = result_page.examples(heard, held_back, model.config.stft, config.num_examples)
-    _write_results(folder, rows, examples, model, config)
+    examples = result_page.examples(heard, held_back, model.separation.stft, config.num_examples)
+    _write_sounds(folder, heard, examples[0], model, config)
+    title = "Boosted Locality Sensitive Hashing on synthetic speech"
+    result_page.write(folder / "report.html", title, _LEAD, rows, examples, model)
     print(
         f"Wrote {folder}/ in {time.perf_counter() - start:.0f} s: open report.html; wav files, "
         "pictures, model.npz and scores.json are beside it"
@@ -92,7 +91,10 @@ def run(folder: Path, seed: int = 0, config: DemoConfig = DemoConfig()) -> list[
 def _make_mixtures(config: DemoConfig, seed: int) -> tuple[corpora.Mixtures, corpora.Mixtures]:
     """Training mixtures, and those of other utterances of the same speakers, in the same noises."""
     speech_key, noise_key = jax.random.split(jax.random.key(seed))
-    rate, each = config.train.stft.sample_rate, config.num_training + config.num_held_back
+    rate, each = (
+        config.train.separation.stft.sample_rate,
+        config.num_training + config.num_held_back,
+    )
     print(f"Making {config.num_speakers * each} utterances and 10 noises")
     speech = corpora.synthetic_speech(speech_key, config.num_speakers, each, sample_rate=rate)
     noise = corpora.synthetic_noise(noise_key, sample_rate=rate)
@@ -112,21 +114,15 @@ def _heard(config: DemoConfig) -> set[tuple[str, int | None]]:
     return {("noisy", None), ("lsh", short), ("blsh", short), ("blsh", long), ("ibm", None)}
 
 
-def _write_results(
-    folder: Path,
-    rows: list[dict],
-    examples: Sequence[Example],
-    model: Model,
-    config: DemoConfig,
+def _write_sounds(
+    folder: Path, heard: Sequence[System], first: Example, model: Model, config: DemoConfig
 ) -> None:
-    """Wav files and pictures of the first example, pictures of the codes, and the page."""
-    stft, first = model.config.stft, examples[0]
-    for sound in first.sounds:
-        name = sound.title.lower().replace(", ", "_").replace(" ", "_")
+    """Wav files and pictures of the first example, and pictures of the codes."""
+    stft = model.separation.stft
+    names = [s.method if s.num_bits is None else f"{s.method}_{s.num_bits}_bits" for s in heard]
+    for name, sound in zip([*names, "clean"], first.sounds, strict=True):
         audio.write(folder / f"{name}.wav", sound.signal, stft.sample_rate)
     signals = {sound.title: sound.signal for sound in first.sounds}
     plots.save(plots.spectrograms(signals, stft), folder / "spectrograms.png")
     target, learned = result_page.self_similarities(model, first.sounds[0].signal, config.num_bits)
     plots.save(plots.self_similarity(target, learned), folder / "self_similarity.png")
-    title = "Boosted Locality Sensitive Hashing on synthetic speech"
-    result_page.write(folder / "report.html", title, _LEAD, rows, examples, model)

@@ -15,15 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from blsh_jax import audio, evaluation, records
+from blsh_jax import evaluation
 from blsh_jax.config import TrainConfig
-from blsh_jax.corpora import Mixture
-from blsh_jax.evaluation import System
+from blsh_jax.corpora import Mixture, audio
+from blsh_jax.evaluation import System, records
 from experiments import flags as launch
 from experiments import protocol as protocols
 from experiments.cache import Cache
 from experiments.protocol import Protocol
-from experiments.workbench import Workbench, random_dictionary, searching
+from experiments.workbench import Workbench
 
 # What the authors' page states, in dB SDR.
 PUBLISHED = {"lsh": 8.95, "blsh": 8.33}
@@ -53,13 +53,9 @@ def audio_examples(
     """
     bench = Workbench(protocol, config, cache)
     model = bench.model(config.fit)
-    dictionaries = {
-        "lsh": random_dictionary(model, lengths["lsh"], config.seed),
-        "blsh": model.dictionary.prefix(lengths["blsh"]),
-    }
     systems = [
-        searching(method, lengths[method], dictionary, config, config.features)
-        for method, dictionary in dictionaries.items()
+        *evaluation.make_systems(model, ("lsh",), (lengths["lsh"],), config.seed),
+        *evaluation.make_systems(model, ("blsh",), (lengths["blsh"],)),
     ]
     means, examples = [], []
     for name, mixtures in protocol.tests.items():
@@ -69,7 +65,7 @@ def audio_examples(
         order = np.random.default_rng(config.seed).permutation(len(mixtures))[:count]
         for number, index in enumerate(order):
             place = folder / f"{name}{number + 1}"
-            rows = _write(mixtures[int(index)], systems, place, config.stft.sample_rate)
+            rows = _write(mixtures[int(index)], systems, place, config.separation.stft.sample_rate)
             examples += [{"set": name} | row for row in rows]
     return means, examples
 
@@ -79,11 +75,11 @@ def _write(mixture: Mixture, systems: list[System], place: Path, rate: int) -> l
     speech, noise = jnp.asarray(mixture.speech)[None], jnp.asarray(mixture.noise)[None]
     signals = {"clean": mixture.speech, "noisy": mixture.mixture}
     for system in systems:
-        estimate = np.asarray(system.estimate(speech, noise))[0]
+        estimate = np.asarray(system.separate(speech, noise).speech[0])
         signals[f"{system.method}{system.num_bits}"] = estimate
     for title, signal in signals.items():
         audio.write(place / f"{title}.wav", signal, rate)
-    rows = evaluation.evaluate(systems, [mixture])
+    rows = evaluation.evaluate(systems, [mixture], timed=False)
     return [{"mixture": mixture.key, "folder": place.name} | row for row in rows]
 
 
@@ -106,10 +102,9 @@ def main(argv: list[str]) -> None:
     means, examples = audio_examples(
         protocol, config, lengths, values.num_examples, folder, Cache(values.cache)
     )
-    record = protocols.record(means, config, protocol, lengths=lengths)
-    record |= {"examples": examples, "published": PUBLISHED}
-    records.write_json(values.output, record)
-    print(records.table(means + examples, _COLUMNS))
+    more = {"examples": examples, "published": PUBLISHED}
+    protocols.write(means, _COLUMNS, config, protocol, more, lengths=lengths)
+    print(records.table(examples, _COLUMNS))
 
 
 if __name__ == "__main__":

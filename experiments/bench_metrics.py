@@ -20,7 +20,9 @@ import numpy as np
 from absl import app, flags
 
 from blsh_jax import config as configs
-from blsh_jax import corpora, masks, metrics, records, spectra
+from blsh_jax import corpora
+from blsh_jax.evaluation import metrics, records
+from blsh_jax.paper import masks, spectra
 from experiments import flags as launch
 
 _FOLDERS = ("speech", "noise")

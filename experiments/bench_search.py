@@ -26,8 +26,13 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from blsh_jax import codes, masks, model, records, search, separation
+from blsh_jax import models, search
 from blsh_jax.config import FeatureConfig, StftConfig
+from blsh_jax.denoising import pipeline
+from blsh_jax.evaluation import records
+from blsh_jax.paper import codes, masks, separation
+from blsh_jax.robust.features import feature_function
+from blsh_jax.search import packing
 from experiments import flags as launch
 
 _COLUMNS = ["name", "size", "ours", "reference", "ratio", "unit", "agrees"]
@@ -58,15 +63,15 @@ def main(argv: list[str]) -> None:
         for num_bits in map(int, values.num_bits):
             rows += bench(*_random_codes(rng, size, num_bits, values.pairs), num_bits, "random")
     if values.model is not None:
-        dictionary = model.load(values.model).dictionary
+        dictionary = models.load(values.model).dictionary
         drawn = np.asarray(dictionary.codes)
         num_queries = max(1, min(values.pairs // len(drawn), len(drawn) // 10))
         num_bits = dictionary.hasher.num_bits
         real = drawn[:num_queries], drawn[num_queries:]
         rows += bench(*real, num_bits, "real")
-        rows += bench_weighted(*real, {"betas": dictionary.hasher.betas}, "real")
+        rows.append(bench_weighted(*real, dictionary.hasher.betas, "real"))
     kin = _random_codes(rng, 225_000, 160, 230_000_000)
-    rows += bench_weighted(*kin, _weights(160), "random")
+    rows.append(bench_weighted(*kin, jnp.linspace(1.0, 0.1, 160), "random"))
     rows.append(_bench_cosine(rng, *kin))
     if values.utterances:
         rows.append(_bench_utterances(rng, values.utterances, values.repeats))
@@ -127,14 +132,14 @@ def _faiss(queries: np.ndarray, entries: np.ndarray, k: int) -> Callable:
     import faiss
 
     faiss.omp_set_num_threads(flags.FLAGS.threads)
-    index = faiss.IndexBinaryFlat(entries.shape[1] * codes.WORD_BITS)
+    index = faiss.IndexBinaryFlat(entries.shape[1] * packing.WORD_BITS)
     index.add(entries.view(np.uint8))
     return lambda: index.search(queries.view(np.uint8), k)[0]
 
 
 def _bipolar(words: np.ndarray, num_bits: int) -> jax.Array:
     """(N, L) float32 of -1 and +1."""
-    bits = codes.unpack_bits(jnp.asarray(words), num_bits)
+    bits = packing.unpack_bits(jnp.asarray(words), num_bits)
     return jnp.where(bits, jnp.float32(1), jnp.float32(-1))
 
 
@@ -158,45 +163,26 @@ def _torch(queries: np.ndarray, entries: np.ndarray, k: int) -> Callable:
     return nearest
 
 
-def bench_weighted(
-    queries: np.ndarray, entries: np.ndarray, weights: dict[str, jax.Array], kind: str
-) -> list[dict]:
-    """Rows of a record: the weighted search against the unweighted one.
+def bench_weighted(queries: np.ndarray, entries: np.ndarray, weights: jax.Array, kind: str) -> dict:
+    """A row of a record: the weighted search against the unweighted one.
 
     Args:
         queries: (Q, W) uint32.
         entries: (N, W) uint32.
-        weights: (L,) float32 by name.
+        weights: (L,) float32.
         kind: where the codes come from, for the record.
     """
     k, repeats = flags.FLAGS.k, flags.FLAGS.repeats
     placed = jax.device_put(queries), jax.device_put(entries)
     plain = functools.partial(search.hamming_top_k, *placed, k)
+    weighted = functools.partial(search.weighted_hamming_top_k, *placed, weights, k)
+    mine, theirs = _take_turns(weighted, plain, repeats)
+    few, vectors = (_bipolar(x, len(weights)) for x in (queries[:_FEW_QUERIES], entries))
+    expected = _naive_weighted(few, vectors, search.quantize_weights(weights), k)
     pairs = len(queries) * len(entries)
-    rows = []
-    for name, values in weights.items():
-        weighted = functools.partial(search.weighted_hamming_top_k, *placed, values, k)
-        mine, theirs = _take_turns(weighted, plain, repeats)
-        few, vectors = (_bipolar(x, len(values)) for x in (queries[:_FEW_QUERIES], entries))
-        expected = _naive_weighted(few, vectors, search.quantize_weights(values), k)
-        size = f"N={len(entries)} L={len(values)} Q={len(queries)} {kind}"
-        row = _rates("weighted_hamming_top_k : hamming_top_k", size, mine, theirs, (pairs, pairs))
-        agrees = np.array_equal(mine.result.similarities[: len(few)], expected)
-        rows.append(row | {"weights": name, "agrees": agrees})
-        print(f"weighted by {name:13} {size:40} {row['ratio']:.2f}", flush=True)
-    return rows
-
-
-def _weights(num_bits: int) -> dict[str, jax.Array]:
-    """From all equal to those of which only a few count."""
-    place = jnp.arange(num_bits, dtype=jnp.float32)
-    return {
-        "all 1": jnp.ones(num_bits),
-        "from 0.31 to 0.2": jnp.linspace(0.31, 0.2, num_bits),
-        "from 1 to 0.1": jnp.linspace(1.0, 0.1, num_bits),
-        "l^-1/2": (1 + place) ** -0.5,
-        "2^-l": 2.0**-place,
-    }
+    size = f"N={len(entries)} L={len(weights)} Q={len(queries)} {kind}"
+    row = _rates("weighted_hamming_top_k : hamming_top_k", size, mine, theirs, (pairs, pairs))
+    return row | {"agrees": np.array_equal(mine.result.similarities[: len(few)], expected)}
 
 
 @functools.partial(jax.jit, static_argnames="k")
@@ -229,11 +215,12 @@ def _bench_utterances(rng: np.random.Generator, count: int, repeats: int) -> dic
     entries = jnp.asarray(rng.integers(0, 1 << 32, (size, 5), np.uint32))
     packed = jnp.asarray(rng.integers(0, 1 << 32, (size, 17), np.uint32))
     dictionary = separation.Dictionary(hasher, entries, packed, stft.num_bins)
+    near = separation.NeighborMask(dictionary, feature_function(features, stft), 10)
     mixtures = jnp.asarray(rng.standard_normal((count, samples), np.float32))
     num_frames = count * (samples // stft.hop_length)
     queries = entries[:num_frames] ^ jnp.uint32(1)
     whole, alone = _take_turns(
-        functools.partial(separation.separate, mixtures, dictionary, stft, features, 10),
+        functools.partial(pipeline.separate, mixtures, near, stft),
         functools.partial(search.hamming_top_k, queries, entries, 10, 150),
         repeats,
     )
@@ -327,15 +314,15 @@ def _share(rate: float, num_bits: int) -> dict:
     clocks = _cpu_field("cpu MHz")
     if not clocks or jax.default_backend() != "cpu":
         return {}
-    limit = sum(map(float, clocks)) * 1e-3 * 16 / codes.num_words(num_bits)
+    limit = sum(map(float, clocks)) * 1e-3 * 16 / packing.num_words(num_bits)
     return {"limit": limit, "share_of_limit": rate / limit}
 
 
 def _random_codes(rng, size: int, num_bits: int, pairs: int) -> tuple[np.ndarray, np.ndarray]:
     """(Q, W) queries and (N, W) entries with about ``pairs`` = Q N."""
     num_queries = max(256, pairs // size)
-    drawn = rng.integers(0, 1 << 32, (num_queries + size, codes.num_words(num_bits)), np.uint32)
-    drawn = np.asarray(codes.prefix_codes(jnp.asarray(drawn), num_bits))
+    drawn = rng.integers(0, 1 << 32, (num_queries + size, packing.num_words(num_bits)), np.uint32)
+    drawn = np.asarray(packing.prefix_codes(jnp.asarray(drawn), num_bits))
     return drawn[:num_queries], drawn[num_queries:]
 
 

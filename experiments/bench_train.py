@@ -10,7 +10,7 @@ curves  the published and the fast mode, bit by bit from the same pair weights a
         for experiments.plot_training;
 scale   a whole code on many frames, under each memory plan that is asked for.
 
-Without --speech and --noise (or --frames), the frames are made up. On two idle cores, expect four
+Without --speech and --noise (or --frames), the frames are synthetic. On two idle cores, expect four
 minutes for 150 bits on 225,000 frames, as long for curves of 150 bits on 20,000 frames, and a step
 per candidate hundreds of times faster than in PyTorch.
 """
@@ -26,9 +26,13 @@ import jax
 import numpy as np
 from absl import flags
 
-from blsh_jax import boosting, corpora, learner, plans, records, spectra, training
-from blsh_jax.blocks import Blocks, sweep
+from blsh_jax import corpora, training
 from blsh_jax.config import FitConfig, TrainConfig, to_dict
+from blsh_jax.evaluation import records
+from blsh_jax.paper import boosting, learner, spectra
+from blsh_jax.training import driver, fast, plans
+from blsh_jax.training.blocks import LoadedBlocks, sweep
+from blsh_jax.training.fit_info import approximation_errors, by_field
 from experiments import flags as launch
 
 _COLUMNS = ["name", "size", "ours", "reference", "ratio", "unit", "agrees"]
@@ -37,7 +41,7 @@ _STEP_BLOCKS = 16
 
 def _define_flags() -> None:
     flags.DEFINE_string("output", None, "Record to write (.json).", required=True)
-    flags.DEFINE_string("speech", None, "Folder of speech; without it frames are made up.")
+    flags.DEFINE_string("speech", None, "Folder of speech; without it frames are synthetic.")
     flags.DEFINE_string("noise", None, "Folder of noise, needed with --speech.")
     flags.DEFINE_string("frames", None, "Frames as .npy (N, D), instead of --speech and --noise.")
     flags.DEFINE_list("parts", ["step", "curves", "scale"], "Parts to run.")
@@ -102,9 +106,9 @@ def bench_step(frames: np.ndarray, config: FitConfig, repeats: int) -> list[dict
     count = _STEP_BLOCKS * config.block_size
     frames = enlarge(frames, count, 0)
     published = dataclasses.replace(config, mode="published", blocks_per_step=1)
-    published_set = boosting.prepare(frames, published, jax.random.key(0), plan="float32")
+    published_set = driver.prepare(frames, published, jax.random.key(0), plan="float32")
     fast = dataclasses.replace(config, blocks_per_step=1)
-    fast_set = boosting.prepare(frames, fast, jax.random.key(0), plan="float32")
+    fast_set = driver.prepare(frames, fast, jax.random.key(0), plan="float32")
     _, losses, ours_published, copy = _time_steps(published_set, published, repeats)
     *_, ours_fast, _ = _time_steps(fast_set, fast, repeats)
     blocks = spectra.unit_norm(frames[published_set.host.rows[:, 0]])
@@ -136,16 +140,17 @@ def bench_step(frames: np.ndarray, config: FitConfig, repeats: int) -> list[dict
 
 def _time_steps(training_set, config: FitConfig, repeats: int):
     """One pass from a known start, and the medians of a step and of copying bytes."""
-    state = boosting.init(training_set, config, jax.random.key(1))
-    blocks = plans.keep_matrices(
-        training_set.blocks, "float32", state.bits, config, training_set.mesh
-    )
-    assert isinstance(blocks, Blocks) and blocks.matrices is not None
-    matrices = blocks.matrices
-    start = learner.start(jax.random.key(7), training_set.host.frames.shape[1], config)
+    mesh, num_features = training_set.mesh, training_set.host.frames.shape[1]
+    bits = boosting.init(num_features, config, jax.random.key(1)).bits
+    blocks = plans.keep_terms(training_set.blocks, "float32", bits, config, mesh)
+    assert isinstance(blocks, LoadedBlocks) and blocks.terms is not None
+    matrices, key = blocks.terms.matrix, jax.random.key(7)
+    if config.mode == "fast":
+        start = fast.start(key, training_set.basis, config)
+    else:
+        start = learner.start(key, num_features, config)
     order = np.arange(len(training_set.host.rows))
-    shared = (state.bits, training_set.basis)
-    run = lambda: sweep(boosting.descend, start, order, blocks, shared, config, training_set.mesh)
+    run = lambda: sweep(driver.descend_step, start, order, blocks, bits, config, mesh)
     walk, losses = jax.block_until_ready(run())
     seconds = _median_seconds(run, repeats) / len(order)
     copied = jax.jit(lambda a: a + 1.0)
@@ -156,13 +161,13 @@ def _time_steps(training_set, config: FitConfig, repeats: int):
 def curves(frames: np.ndarray, config: FitConfig, seed: int) -> dict[str, Any]:
     """Both modes: the fast one from the published one's weights at every bit, and each alone."""
     published = dataclasses.replace(config, mode="published", blocks_per_step=1)
-    make = lambda settings: boosting.prepare(frames, settings, jax.random.key(seed))
+    make = lambda settings: driver.prepare(frames, settings, jax.random.key(seed))
     slow_set, fast_set = make(published), make(config)
-    state = boosting.init(slow_set, published, jax.random.key(seed + 1))
+    state = boosting.init(frames.shape[1], published, jax.random.key(seed + 1))
     slow_infos, shadow_infos = [], []
     for bit in range(config.num_bits):
-        _, shadow = boosting.step(state, fast_set, config)
-        state, info = boosting.step(state, slow_set, published)
+        _, shadow = driver.step(state, fast_set, config)
+        state, info = driver.step(state, slow_set, published)
         slow_infos.append(info)
         shadow_infos.append(shadow)
         print(
@@ -170,12 +175,10 @@ def curves(frames: np.ndarray, config: FitConfig, seed: int) -> dict[str, Any]:
             f"fast {shadow.objective:.5f} ({shadow.seconds:.1f} s)",
             flush=True,
         )
-    hasher = state.hasher
-    slow_errors = boosting.approximation_errors(slow_set.host, hasher, config)
-    _, alone = boosting.fit(frames, config, jax.random.key(seed))
-    listed = lambda infos: {
-        name: array.tolist() for name, array in boosting.by_field(infos).items()
-    }
+    hasher = state.bits.hasher.prefix(config.num_bits)
+    slow_errors = approximation_errors(slow_set.host, hasher, config)
+    _, alone = driver.fit(frames, config, jax.random.key(seed))
+    listed = lambda infos: {name: array.tolist() for name, array in by_field(infos).items()}
     return {
         "published": listed(slow_infos) | {"approximation_error": slow_errors[0].tolist()},
         "fast_from_published": listed(shadow_infos),
@@ -232,7 +235,7 @@ def curve_rows(curve: dict[str, Any], torch_seconds: float | None) -> list[dict[
 def scale_row(frames: np.ndarray, config: FitConfig, plan: Any, seed: int) -> dict[str, Any]:
     """A row: a whole code on many frames, with predicted and measured memory beside the time."""
     start, cpu_start = time.perf_counter(), time.process_time()
-    _, info = boosting.fit(
+    _, info = driver.fit(
         frames,
         config,
         jax.random.key(seed),
@@ -280,9 +283,9 @@ def _frames(values) -> tuple[np.ndarray, str]:
     if values.frames is not None:
         return np.load(values.frames).astype(np.float32), "given file"
     if values.speech is None:
-        return _made_up_frames(50_000, values.seed), "made up"
+        return _synthetic_frames(50_000, values.seed), "synthetic"
     config = TrainConfig(dictionary_fraction=0.25, seed=values.seed)
-    rate = config.stft.sample_rate
+    rate = config.separation.stft.sample_rate
     speech = corpora.load(corpora.list_speech(values.speech), rate)
     noise = corpora.load(corpora.list_noise(values.noise), rate)
     mixtures = corpora.make_mixtures(
@@ -291,7 +294,7 @@ def _frames(values) -> tuple[np.ndarray, str]:
     return training.sample_frames(mixtures, config).frames, "real mixtures"
 
 
-def _made_up_frames(num_frames: int, seed: int) -> np.ndarray:
+def _synthetic_frames(num_frames: int, seed: int) -> np.ndarray:
     """Unit spectra of a few broad bands each, non-negative like magnitudes."""
     rng = np.random.default_rng(seed)
     bins = np.linspace(0, 1, 513, dtype=np.float32)

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from blsh_jax import __version__, records
-from blsh_jax import model as models
+from blsh_jax import __version__, models
 from blsh_jax.config import to_dict
-from blsh_jax.corpora import Mixtures, VariedMixtures
+from blsh_jax.corpora import Mixtures
+from blsh_jax.evaluation import records
 from blsh_jax.files import replacing
-from blsh_jax.model import Model
+from blsh_jax.models import Model
+from blsh_jax.robust.augmentation import AugmentedMixtures
 
 Settings = Mapping[str, Any]
 
@@ -90,7 +91,7 @@ def digest(settings: Settings) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def fingerprint(mixtures: Mixtures | VariedMixtures) -> dict[str, Any]:
+def fingerprint(mixtures: Mixtures | AugmentedMixtures) -> dict[str, Any]:
     """What makes a set of mixtures what it is, the samples of its recordings included."""
     content = hashlib.sha256()
     for loaded in (mixtures.speech, mixtures.noise):
@@ -99,8 +100,8 @@ def fingerprint(mixtures: Mixtures | VariedMixtures) -> dict[str, Any]:
             content.update(np.ascontiguousarray(signal).tobytes())
     names = ("seed", "part", "held_back", "snr_db")
     shared = {name: getattr(mixtures, name) for name in names}
-    if isinstance(mixtures, VariedMixtures):
-        shared["variety"] = to_dict(mixtures.config)
+    if isinstance(mixtures, AugmentedMixtures):
+        shared["augmentation"] = to_dict(mixtures.config)
     else:
         content.update(repr(mixtures.pairs).encode())
     return shared | {"content": content.hexdigest()}

@@ -8,7 +8,7 @@ logmmse      Y. Ephraim, D. Malah, "Speech enhancement using a minimum mean-squa
 noisereduce  T. Sainburg et al., spectral gating, non-stationary by default.
 rnnoise      J.-M. Valin, "A hybrid DSP/deep learning approach to real-time full-band speech
              enhancement", MMSP 2018: a recurrent network trained on other data, at 48 kHz.
-rnnoise_lead_in  the same, with the start of the mixture before it as in the recipe (its authors do
+rnnoise_pre_roll  the same, with the start of the mixture before it as in the recipe (its authors do
              without): what it does where it, too, knows the noise from the first sample on.
 """
 
@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from blsh_jax import spectra
 from blsh_jax.config import RECIPES
-from blsh_jax.evaluation import Measure, System
+from blsh_jax.evaluation import Estimate, Measure, System
+from blsh_jax.robust.pre_roll import with_pre_roll
 
 SAMPLE_RATE = 16_000
 # RNNoise as packaged puts out what it heard so much earlier, at 16 kHz.
@@ -42,11 +42,11 @@ def system(name: str) -> System:
     package, denoise = TOOLS[name]
     module = _import(package)
 
-    def estimate(speech: Array, noise: Array) -> Array:
+    def separate(speech: Array, noise: Array) -> Estimate:
         mixtures = np.asarray(speech + noise)
-        return jnp.stack([_of_length(denoise(module, x), len(x)) for x in mixtures])
+        return Estimate(jnp.stack([_of_length(denoise(module, x), len(x)) for x in mixtures]))
 
-    return System(name, None, estimate)
+    return System(name, None, separate)
 
 
 def measures() -> dict[str, Measure]:
@@ -93,10 +93,10 @@ def _rnnoise(module: Any, mixture: np.ndarray) -> np.ndarray:
     return np.concatenate(frames, axis=-1)[0, _RNNOISE_DELAY:] / np.float32(_FULL_SCALE)
 
 
-def _rnnoise_lead_in(module: Any, mixture: np.ndarray) -> np.ndarray:
-    recipe = RECIPES["general"]
-    heard = spectra.with_lead_in(jnp.asarray(mixture), recipe.features, recipe.stft)
-    return _rnnoise(module, np.asarray(heard))[len(heard) - len(mixture) :]
+def _rnnoise_pre_roll(module: Any, mixture: np.ndarray) -> np.ndarray:
+    recipe = RECIPES["general"].separation
+    pre_rolled = with_pre_roll(mixture, recipe.features.pre_roll_frames, recipe.stft)
+    return _rnnoise(module, np.asarray(pre_rolled))[len(pre_rolled) - len(mixture) :]
 
 
 _Denoise = Callable[[Any, np.ndarray], np.ndarray]
@@ -104,5 +104,5 @@ TOOLS: dict[str, tuple[str, _Denoise]] = {
     "logmmse": ("logmmse", _logmmse),
     "noisereduce": ("noisereduce", _noisereduce),
     "rnnoise": ("pyrnnoise", _rnnoise),
-    "rnnoise_lead_in": ("pyrnnoise", _rnnoise_lead_in),
+    "rnnoise_pre_roll": ("pyrnnoise", _rnnoise_pre_roll),
 }

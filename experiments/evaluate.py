@@ -11,8 +11,9 @@ hear and see it: players, spectrograms, masks, self-similarity matrices and scor
 from absl import flags
 
 from blsh_jax import config as configs
-from blsh_jax import corpora, evaluation, model, records, result_page
-from blsh_jax.model import Model
+from blsh_jax import corpora, evaluation, models
+from blsh_jax.evaluation import records, result_page
+from blsh_jax.models import Model
 from experiments import flags as launch
 
 _COLUMNS = ["method", "num_bits", "sdr", "sir", "sar", "si_sdr", "sdr_std", "utterances", "seconds"]
@@ -22,7 +23,7 @@ def _define_flags() -> None:
     flags.DEFINE_string(
         "model",
         None,
-        "Model file of experiments.train, or a shipped model by name.",
+        "Model file of experiments.train, or a pretrained model by name.",
         required=True,
     )
     launch.define_corpora()
@@ -47,10 +48,10 @@ def main(argv: list[str]) -> None:
     """Flags, library, record."""
     del argv
     values = flags.FLAGS
-    trained = model.load_named(values.model)
+    trained = models.load_named(values.model)
     num_bits = launch.lengths("num_bits", trained.hasher.num_bits)
     methods = _methods(trained)
-    rate = trained.config.stft.sample_rate
+    rate = trained.separation.stft.sample_rate
     speech = corpora.load(corpora.list_speech(values.speech), rate)
     noise = corpora.load(corpora.list_noise(values.noise), rate)
     mixtures = corpora.make_mixtures(
@@ -77,12 +78,12 @@ def main(argv: list[str]) -> None:
     print(records.table(rows, _COLUMNS))
     if values.report:
         lead = f"{len(mixtures)} mixtures at {values.snr_db:g} dB, scored by {values.scorer}."
-        shown = result_page.examples(systems, mixtures, trained.config.stft)
+        shown = result_page.examples(systems, mixtures, trained.separation.stft)
         result_page.write(values.report, "Separation scores", lead, rows, shown, trained)
 
 
 def _methods(trained: Model) -> list[str]:
-    """What is asked; by default what is possible."""
+    """What the flag says; by default what is possible."""
     given = flags.FLAGS.methods
     if trained.frames is None and flags.FLAGS["methods"].using_default_value:
         return [name for name in given if name not in evaluation.NEED_FRAMES]

@@ -6,7 +6,7 @@ Takes a minute besides the training. Writes the record, the matrices beside it (
 picture (.png): the target, the codes' self-similarity at several lengths, the pair weights that
 the next bits are fitted under, and the error of the approximation over the length, for BLSH and
 for random projections: as it is, and the share of the variance of the target that the best straight
-line leaves unexplained. A search asks for the order of similarities, which no line changes. The
+line leaves unexplained. A search needs the order of similarities, which no line changes. The
 error is measured on frames of the closed set, and beside it the recall of their nearest frames.
 """
 
@@ -20,18 +20,19 @@ import numpy as np
 from absl import flags
 from jax import Array
 
-from blsh_jax import codes, plans, records, search, similarity
 from blsh_jax import config as configs
-from blsh_jax.codes import Hasher
+from blsh_jax import search, training
 from blsh_jax.config import TrainConfig
+from blsh_jax.evaluation import random_hasher
 from blsh_jax.files import replacing
+from blsh_jax.paper import boosting, codes, similarity
+from blsh_jax.paper.codes import Hasher
 from experiments import flags as launch
 from experiments import pictures
 from experiments import protocol as protocols
 from experiments.cache import Cache
-from experiments.figure3 import as_one_batch
 from experiments.protocol import Protocol
-from experiments.workbench import Workbench, random_hasher
+from experiments.workbench import Workbench
 
 ERROR_LENGTHS = (1, 2, 3, 5, 10, 25, 50, 75, 100, 150, 200, 300)
 _COLUMNS = ["method", "num_bits", "error", "error_equal_weights", "unexplained", "recall"]
@@ -82,7 +83,7 @@ def figure2(
     lengths = [length for length in ERROR_LENGTHS if length <= config.fit.num_bits]
     target = similarity.self_similarity(measured, config.fit.target, config.fit.sigma2)
     # Frames at the end were not fitted on, unless all were.
-    entries, k = frames[-chosen.num_entries :], config.num_neighbors
+    entries, k = frames[-chosen.num_entries :], config.separation.num_neighbors
     nearest = np.asarray(search.cosine_top_k(measured, entries, k).indices)
     rows = [
         {"method": name, "num_bits": length}
@@ -95,9 +96,9 @@ def figure2(
 
 
 def _closed_frames(protocol: Protocol, config: TrainConfig, chosen: Figure2Config) -> Array:
-    closed = as_one_batch(protocol.tests["closed"][: chosen.num_mixtures], config).frames
-    order = np.random.default_rng(config.seed).permutation(len(closed))
-    return closed[order[: chosen.num_frames]]
+    every = dataclasses.replace(config, dictionary_fraction=1.0)
+    drawn = training.sample_frames(protocol.tests["closed"][: chosen.num_mixtures], every)
+    return jnp.asarray(drawn.frames[: chosen.num_frames])
 
 
 def _recall(
@@ -141,7 +142,7 @@ def _matrices(
         betas = hasher.betas[:length]
         total = jnp.sum(betas)
         agreement = (2.0 * codes.self_similarity(bits[:, :length], betas) - 1.0) * total
-        weights = plans.pair_weights(target, agreement, total)
+        weights = boosting.pair_weights(target, agreement, total)
         found[f"weights_{length}"] = weights / jnp.max(weights)
     return {name: np.asarray(matrix, np.float16) for name, matrix in found.items()}
 
@@ -163,17 +164,11 @@ def main(argv: list[str]) -> None:
     values, config, chosen = flags.FLAGS, launch.train_config(), Figure2Config()
     protocol = protocols.from_flags(config)
     rows, matrices = figure2(protocol, config, chosen, Cache(values.cache))
-    record = protocols.record(rows, config, protocol, figure2=configs.to_dict(chosen))
     path = Path(values.output)
-    with (
-        replacing(path.with_suffix(".npz")) as temporary,
-        open(temporary, "wb") as file,
-    ):
+    with replacing(path.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **matrices)  # type: ignore[arg-type]
-    records.write_json(path, record)
-    picture = pictures.figure2(record, matrices)
-    pictures.save(picture, record, path.with_suffix(".png"))
-    print(records.table(rows, _COLUMNS))
+    record = protocols.write(rows, _COLUMNS, config, protocol, figure2=configs.to_dict(chosen))
+    pictures.save(pictures.figure2(record, matrices), record, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":

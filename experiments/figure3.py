@@ -13,24 +13,25 @@ projections with every dictionary, unless --nofresh_projections keeps one draw f
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from jax import Array
 
-from blsh_jax import codes, corpora, masks, metrics, records, search, spectra, training
 from blsh_jax import config as configs
+from blsh_jax import evaluation, training
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Mixtures
+from blsh_jax.evaluation import random_hasher, searching
+from blsh_jax.paper.codes import Hasher
+from blsh_jax.paper.separation import Dictionary
 from experiments import flags as launch
 from experiments import pictures
 from experiments import protocol as protocols
 from experiments.cache import Cache, fingerprint
 from experiments.protocol import Protocol
-from experiments.workbench import Workbench, random_hasher
+from experiments.workbench import Workbench
 
 LENGTHS = (5, 10, 25, 50, 75, 100, 125, 150, 200, 250, 300)
 FRACTIONS = (0.1, 0.01)
@@ -52,26 +53,6 @@ class Figure3Config:
     fractions: tuple[float, ...] = FRACTIONS
     num_subsets: int = 10
     fresh_projections: bool = True
-
-
-class TestSet(NamedTuple):
-    """Mixtures of a test set as one batch.
-
-    Attributes:
-        speech: (U, n) float32.
-        noise: (U, n) float32.
-        lengths: (U,) valid samples.
-        spectrum: (U, T, F) complex64 of the mixtures.
-        frames: (Q, D) feature vectors of the frames that hold signal.
-        rows: (Q,) their places among the U T frames.
-    """
-
-    speech: np.ndarray
-    noise: np.ndarray
-    lengths: np.ndarray
-    spectrum: Array
-    frames: Array
-    rows: np.ndarray
 
 
 def figure3(
@@ -100,10 +81,9 @@ def figure3(
     bench = Workbench(protocol, config, cache)
     hashers = _hashers(bench, chosen)
     encoded, packed = _hash_all(bench, hashers)
+    used = configs.to_dict(config.separation)
     rows = []
     for name, mixtures in protocol.tests.items():
-        tests = as_one_batch(mixtures, config)
-        queries = {key: _encode(hasher, tests.frames) for key, hasher in hashers.items()}
         fit = bench.fit_settings(config.fit)
         settings = bench.settings(fit=fit, mixtures=fingerprint(mixtures))
         for method in ("lsh", "blsh"):
@@ -113,17 +93,16 @@ def figure3(
                     draw = subset if chosen.fresh_projections else 0
                     key = ("blsh", 0) if method == "blsh" else ("lsh", draw)
                     place = {"key": key, "fraction": fraction, "subset": subset}
-                    place |= {"lengths": chosen.lengths, "neighbors": config.num_neighbors}
-                    curve = functools.partial(
-                        _curve, tests, queries[key], encoded[key], packed, place, config
-                    )
+                    place |= {"lengths": chosen.lengths, "separation": used}
+                    found = hashers[key], encoded[key], packed
+                    curve = functools.partial(_curve, mixtures, found, place, config)
                     runs.append(cache.record("curve", settings | place, curve))
                     print(f"{name} {method} {fraction} {subset}: {runs[-1][-1]:.2f}", flush=True)
                 rows += _rows(name, method, fraction, chosen.lengths, np.array(runs))
     return rows
 
 
-def _hashers(bench: Workbench, chosen: Figure3Config) -> dict[tuple[str, int], codes.Hasher]:
+def _hashers(bench: Workbench, chosen: Figure3Config) -> dict[tuple[str, int], Hasher]:
     """The hash functions by method and draw."""
     model, longest = bench.model(bench.config.fit), max(chosen.lengths)
     draws = chosen.num_subsets if chosen.fresh_projections else 1
@@ -135,7 +114,7 @@ def _hashers(bench: Workbench, chosen: Figure3Config) -> dict[tuple[str, int], c
 
 
 def _hash_all(
-    bench: Workbench, hashers: dict[tuple[str, int], codes.Hasher]
+    bench: Workbench, hashers: dict[tuple[str, int], Hasher]
 ) -> tuple[dict[tuple[str, int], np.ndarray], np.ndarray]:
     """Codes of all training frames under every hasher, and the frames' masks; cached."""
     fit, longest = bench.fit_settings(bench.config.fit), max(h.num_bits for h in hashers.values())
@@ -158,60 +137,25 @@ def _hash_all(
     return encoded, packed["rows"]
 
 
-def as_one_batch(mixtures: Mixtures, config: TrainConfig) -> TestSet:
-    """Mixtures of a test set, padded to the longest."""
-    batch = next(corpora.batches(mixtures, len(mixtures)))
-    mixture = jnp.asarray(batch.mixture)
-    spectrum = spectra.stft(mixture, config.stft)
-    heard = spectra.heard(mixture, config.features, config.stft)
-    frames = spectra.features(heard, config.features, config.stft)
-    frames = frames[:, config.features.lead_in_frames :]
-    lengths = jnp.asarray(batch.lengths)
-    within = spectra.frame_mask(lengths, batch.speech.shape[1], config.stft)
-    rows = np.flatnonzero(np.asarray(within))
-    frames = frames.reshape(-1, frames.shape[-1])[rows]
-    return TestSet(batch.speech, batch.noise, batch.lengths, spectrum, frames, rows)
-
-
 def _curve(
-    tests: TestSet,
-    queries: Array,
-    encoded: np.ndarray,
-    packed: np.ndarray,
+    mixtures: Mixtures,
+    frames: tuple[Hasher, np.ndarray, np.ndarray],
     place: dict[str, Any],
     config: TrainConfig,
 ) -> list[float]:
     """SDR at every length, with one random subset of the training frames as dictionary."""
+    hasher, encoded, packed = frames
     rng = np.random.default_rng([config.seed, place["subset"]])
     size = round(place["fraction"] * len(encoded))
     # Subsets of one number nest, whatever their size: the smaller is part of the larger.
     subset = np.sort(rng.permutation(len(encoded))[:size])
-    dictionary, subset_masks = jnp.asarray(encoded[subset]), jnp.asarray(packed[subset])
-    scores = []
-    for length in place["lengths"]:
-        neighbors = search.hamming_top_k(queries, dictionary, place["neighbors"], num_bits=length)
-        estimate = _masked(tests.spectrum, tests.rows, subset_masks, neighbors.indices, config)
-        scores.append(_sdr(tests, np.asarray(estimate)[:, : tests.speech.shape[1]]))
-    return scores
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def _masked(spectrum, rows, packed, neighbors, config):
-    """Speech (U, at least n) under the mean of the neighbours' masks."""
-    mask = masks.average_masks(packed, neighbors, config.stft.num_bins)
-    everywhere = jnp.zeros((spectrum.shape[0] * spectrum.shape[1], mask.shape[1]), mask.dtype)
-    mask = everywhere.at[rows].set(mask).reshape(spectrum.shape)
-    lead = spectra.num_frames(1, config.stft) - 1
-    num_samples = (spectrum.shape[1] - lead) * config.stft.hop_length
-    return spectra.istft(masks.apply_mask(mask, spectrum), num_samples, config.stft)
-
-
-def _sdr(tests: TestSet, estimate: np.ndarray) -> float:
-    """Mean over the set, weighted by length, as in ``evaluation.evaluate``."""
-    reference = np.stack([tests.speech, tests.noise], axis=1)
-    estimates = np.stack([estimate, tests.noise], axis=1)
-    scores = metrics.bss_eval(reference, estimates, tests.lengths).sdr[:, 0]
-    return float(metrics.length_weighted_mean(scores, tests.lengths))
+    parts = jnp.asarray(encoded[subset]), jnp.asarray(packed[subset])
+    dictionary = Dictionary(hasher, *parts, config.separation.stft.num_bins)
+    systems = [
+        searching(place["key"][0], length, dictionary, config.separation)
+        for length in place["lengths"]
+    ]
+    return [row["sdr"] for row in evaluation.evaluate(systems, mixtures, timed=False)]
 
 
 def _rows(name, method, fraction, lengths, scores: np.ndarray) -> list[dict[str, Any]]:
@@ -228,9 +172,6 @@ def _rows(name, method, fraction, lengths, scores: np.ndarray) -> list[dict[str,
         }
         for length, column in zip(lengths, scores.T, strict=True)
     ]
-
-
-_encode = jax.jit(codes.encode)
 
 
 def _define_flags() -> None:
@@ -264,10 +205,8 @@ def main(argv: list[str]) -> None:
     )
     protocol = protocols.from_flags(config)
     rows = figure3(protocol, config, chosen, Cache(values.cache))
-    record = protocols.record(rows, config, protocol, figure3=configs.to_dict(chosen))
-    records.write_json(values.output, record)
+    record = protocols.write(rows, _COLUMNS, config, protocol, figure3=configs.to_dict(chosen))
     pictures.save(pictures.figure3(record), record, Path(values.output).with_suffix(".png"))
-    print(records.table(rows, _COLUMNS))
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def lengths(name: str, available: int) -> list[int]:
         return [length for length in given if length <= available] or [available]
     wrong = [length for length in given if not 1 <= length <= available]
     if wrong:
-        raise ValueError(f"--{name}: {wrong[0]} bits asked, the model has {available}")
+        raise ValueError(f"--{name}: {wrong[0]} bits wanted, the model has {available}")
     return given
 
 
@@ -109,9 +109,9 @@ def define_train_config() -> None:
         list(RECIPES),
         "Where the settings start from, before other flags change them: paper, the paper's "
         "method (add --mode=published --target=cosine for the authors' own training); general, for "
-        "noise that the dictionary has not heard (random mixtures of varied and made noise, levels "
-        "above the noise floor, voicing of bands, hyperplanes refined together, rumble counted as "
-        "noise, more neighbours, masks joined with the noise that the utterance shows).",
+        "noise that the dictionary has not heard: augmented mixtures, levels above the noise "
+        "floor, voicing and pre-roll, bits boosted on the likeness of speech and of noise and then "
+        "fine-tuned, high-pass, more neighbours, speech presence.",
     )
     _define_fields(TrainConfig, RECIPES["general"])
 

@@ -10,14 +10,18 @@ which the training mixtures come to about 10 hours (160 speakers x 8 utterances 
 """
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from absl import flags
 
 from blsh_jax import config as configs
-from blsh_jax import corpora, records
+from blsh_jax import corpora
 from blsh_jax.config import TrainConfig
-from blsh_jax.corpora import Mixtures, VariedMixtures
+from blsh_jax.corpora import Mixtures
+from blsh_jax.evaluation import records
+from blsh_jax.robust.augmentation import AugmentedMixtures, training_mixtures
 from experiments import flags as launch
 from experiments.cache import fingerprint
 
@@ -37,7 +41,7 @@ class Protocol:
         sources: what the recordings are, for records.
     """
 
-    train: Mixtures | VariedMixtures
+    train: Mixtures | AugmentedMixtures
     tests: dict[str, Mixtures]
     sources: dict[str, Any]
 
@@ -114,7 +118,7 @@ def parts(
     sources = {"speech": corpora.list_speech(speech), "noise": corpora.list_noise(noise)}
     loaded = {name: _load(corpus, config) for name, corpus in sources.items()}
     pair = loaded["speech"], loaded["noise"]
-    train = corpora.training_mixtures(*pair, config)
+    train = training_mixtures(*pair, config)
     tests = {"closed": _mix(*pair, config, "closed", max_mixtures)}
     if open_speech is not None and open_noise is not None:
         sources["open_speech"] = corpora.list_speech(open_speech)
@@ -150,7 +154,7 @@ def paper(
     sources = dict(zip(("train", "closed", "open_speech"), split, strict=True))
     sources["noise"] = corpora.list_noise(noise)
     known = _load(sources["noise"], config)
-    train = corpora.training_mixtures(_load(sources["train"], config), known, config, "whole")
+    train = training_mixtures(_load(sources["train"], config), known, config, "whole")
     closed = _load(sources["closed"], config)
     tests = {"closed": _mix(closed, known, config, "whole", max_mixtures)}
     if open_noise is not None:
@@ -172,23 +176,33 @@ def describe(protocol: Protocol) -> dict[str, Any]:
     }
 
 
-def record(
-    rows: list[dict[str, Any]], config: TrainConfig, protocol: Protocol, **settings: Any
+def write(
+    rows: list[dict[str, Any]],
+    columns: list[str],
+    config: TrainConfig,
+    protocol: Protocol,
+    more: Mapping[str, Any] = MappingProxyType({}),
+    **settings: Any,
 ) -> dict[str, Any]:
-    """The record of a launch that takes the flags of this module.
+    """Write and return the record of a launch that takes the flags of this module; print its table.
 
     Args:
         rows: its results.
+        columns: of the table.
         config: how models are trained.
         protocol: the mixtures.
+        more: further entries of the record.
         **settings: what else decided the results.
     """
     settings |= {"protocol": flags.FLAGS.protocol} | describe(protocol)
-    return records.record(rows, configs.to_dict(config) | settings)
+    made = records.record(rows, configs.to_dict(config) | settings, **more)
+    records.write_json(flags.FLAGS.output, made)
+    print(records.table(rows, columns))
+    return made
 
 
 def _load(corpus: corpora.Corpus, config: TrainConfig) -> corpora.Loaded:
-    loaded = corpora.load(corpus, config.stft.sample_rate)
+    loaded = corpora.load(corpus, config.separation.stft.sample_rate)
     corpora.report(loaded)
     return loaded
 

@@ -18,6 +18,7 @@ import numpy as np
 from absl import app, flags
 from matplotlib.figure import Figure
 
+from blsh_jax.evaluation import NAMES
 from blsh_jax.files import replacing
 from experiments import claims, pictures
 
@@ -27,48 +28,119 @@ FIGURES = ROOT / "docs" / "figures"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 _BLOCK = re.compile(r"<!-- table ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
-_METHODS = {
-    "noisy": "unprocessed mixture",
-    "lsh": "LSH, random projections",
-    "blsh": "BLSH",
-    "lsh_origin": "LSH, hyperplanes through the origin",
-    "blsh_cosine": "BLSH, cosine target",
-    "blsh_cross_entropy": "BLSH, fitted by cross-entropy",
-    "knn": "KNN on raw spectra",
-    "knn_mel": "KNN on mel spectra",
-    "fc": "fully connected network",
-    "blstm": "bidirectional LSTM",
-    "logmmse": "logMMSE",
-    "noisereduce": "noisereduce",
-    "rnnoise": "RNNoise",
-    "rnnoise_lead_in": "RNNoise, with the lead-in",
-    "ibm": "ideal binary mask",
-    "irm": "ideal ratio mask",
+_RESIDUAL = "residual bits, fine-tuned"  # of a learner that is gone: they were not boosted
+
+# Rows of older records by what their settings are called now.
+_STEPS = {
+    "varied mixtures": "augmented mixtures",
+    "log-mel spectra, levels, voicing and lead-in": "log-mel spectra, levels, voicing and pre-roll",
+    "bits from residuals": "residual bits",
+    "hyperplanes refined together": "fine-tuning",
+    "rumble is noise": "high-pass",
+    "the utterance's own evidence": "speech presence",
+    "recorded noise alone": "no synthetic noise",
+    "every mixture varied": "every mixture augmented",
+    "varied mixtures up to 15 dB": "augmented mixtures up to 15 dB",
+    "boosted bits refined": "boosted bits on the likeness of frames, fine-tuned",
+    "no lead-in": "no pre-roll",
 }
 
-# The recipe's features are more than spectra.
-_GENERAL_METHODS = _METHODS | {"knn": "KNN on the same features"}
+# The rows of retired experiments that told something, by what they are called in docs/findings.md.
+_RECIPE = "the recipe then: residual bits, fine-tuned"
+_BITS = {
+    "the recipe": _RECIPE,
+    "LSH, random projections": "random projections",
+    "iterative quantization": "iterative quantization",
+    "residuals, likeness of frames": "residual bits, likeness of frames",
+    "residuals, likeness of speech and of noise": "residual bits, likeness of speech and of noise",
+    "not boosted: equal weights, random starts": "not boosted: equal weights, random starts",
+    "boosted, likeness of frames": "boosted, likeness of frames",
+    "boosted, kernel a third as wide": "the same, kernel a third as wide",
+    "boosted, likeness of masks": "boosted, likeness of masks",
+    "boosted, likeness of speech and of noise": "boosted, likeness of speech and of noise",
+    "boosted, speech and noise, weights by a fifth of beta": "the same, weights by a fifth of β",
+    "boosted, speech and noise, weights capped": "the same, weights capped",
+    "boosted, speech and noise, logistic weights": "the same, logistic weights",
+    "boosted, speech and noise, nearest pairs first": "the same, nearest pairs first",
+    "boosted bits, weighted by beta": "boosted, likeness of frames, search weighted by β",
+}
+_USES = {
+    "the recipe": _RECIPE,
+    "half of the frames, at random": "dictionary: half of the frames, at random",
+    "half of the frames, those foretold best": "dictionary: the half that neighbours predict best",
+    "four groups of bands, each with its part of the bits": "a search for each of four band groups",
+    "80 neighbours": "80 neighbours",
+    "nearer neighbours count more": "nearer neighbours count more",
+    "smoothed over time": "masks smoothed over time",
+    "ratio masks of four bits": "ratio masks of four bits",
+    "neighbours alone": "speech presence: neighbours alone",
+    "neighbours and the frame, not the past": "speech presence: neighbours and frame, not the past",
+    "equal weights at all frequencies": "speech presence: equal weights at all frequencies",
+    "20 dB at most": "attenuation of 20 dB at most",
+}
+_DICTIONARIES = {
+    "frames that were learned on, 8192": "8,192 frames that were learned on",
+    "other frames of the same mixtures, 8192": "8,192 other frames of the same mixtures",
+    "frames of other mixtures, 8192": "8,192 frames of other mixtures",
+    "frames of other mixtures, 32768": "32,768 frames of other mixtures",
+    "frames of other mixtures, 131072": "131,072 frames of other mixtures",
+    "frames of other mixtures, 2097152": "2,097,152 frames of other mixtures",
+    "all of these, merged, 32768": "all of these, merged into 32,768",
+}
+_FEATURES = {
+    "the recipe's": "the recipe's, 176 values",
+    "mel bands to the power of 0.3": "mel bands to the power of 0.3",
+    "floor: least of past and future": "noise floor: least of past and future",
+    "levels less their mean over the utterance": "levels less their mean over the utterance",
+    "64 principal components": "64 principal components",
+    "64 components that foretell speech and noise": "64 components that predict speech and noise",
+    "Gaussian kernels around 300 frames": "Gaussian kernels around 300 frames",
+}
+_MATERIALS = {
+    "the recipe": _RECIPE,
+    "half of the speech in rooms": "half of the speech in rooms",
+    "all of the speech in rooms": "all of the speech in rooms",
+    "made voices beside the recorded": "synthetic voices beside the recorded",
+}
+_STARTS = {
+    "random directions": "random directions",
+    "generalised eigenvectors": "generalised eigenvectors",
+    "best of fast, one-flip polish, refitted": "best of the fast mode, one-flip polish, refitted",
+}
 
 
 def scores(name: str) -> str:
     """SDR, SIR, SAR and SI-SDR of one evaluation."""
+    record = _record(name)
+    names = row_names(record)
     return _table(
         ["method", "bits", "SDR", "SIR", "SAR", "SI-SDR"],
         [
-            [_METHODS[row["method"]], str(row["num_bits"] or "")]
+            [names[row["method"]], str(row["num_bits"] or "")]
             + [_decibels(row[key]) for key in ("sdr", "sir", "sar", "si_sdr")]
-            for row in _record(name)["results"]
+            for row in record["results"]
         ],
     )
 
 
+def row_names(record: dict[str, Any]) -> dict[str, str]:
+    """What the methods of a record are, by its configuration."""
+    config = record["config"]
+    settings = config.get("model") or config.get("train") or config
+    names = NAMES | {"rnnoise_lead_in": NAMES["rnnoise_pre_roll"]}  # of older records
+    if settings.get("learner") == "residual":
+        names["blsh"] = _RESIDUAL
+    features = settings.get("separation", settings)["features"]
+    if features["kind"] != "magnitude" or features.get("levels"):
+        names["knn"] = "KNN on the same features"
+    return names
+
+
 def closed_and_open(prefix: str = "") -> str:
     """SDR on both test sets side by side."""
-    names = _GENERAL_METHODS if prefix else _METHODS
-    sets = [
-        {_system(row): row for row in _record(prefix + name)["results"]}
-        for name in ("closed", "open")
-    ]
+    records = [_record(prefix + name) for name in ("closed", "open")]
+    names = row_names(records[0])
+    sets = [{_system(row): row for row in record["results"]} for record in records]
     counts = [next(iter(rows.values()))["utterances"] for rows in sets]
     heads = [
         f"{name} set ({n} mixtures)" for name, n in zip(("closed", "open"), counts, strict=True)
@@ -86,7 +158,7 @@ def closed_and_open(prefix: str = "") -> str:
 def table1(*names: str) -> str:
     """The paper's table 1, ours, or a part of it: the systems of these records."""
     found = {
-        (_sized(row["method"], record["config"]["networks"]), row["num_bits"], row["set"]): row
+        (_sized(row["method"], record), row["num_bits"], row["set"]): row
         for record in map(_record, names)
         for row in record["results"]
     }
@@ -106,12 +178,12 @@ def table1(*names: str) -> str:
     return _table(["system", "bits", *heads, *costs], rows)
 
 
-def _sized(method: str, networks: dict[str, Any]) -> str:
+def _sized(method: str, record: dict[str, Any]) -> str:
     """The name of a method, and of a network its size."""
+    name, networks = row_names(record)[method], record["config"]["networks"]
     if method not in networks:
-        return _METHODS[method]
-    network = networks[method]
-    return f"{_METHODS[method]}, {network['num_layers']} × {network['num_units']}"
+        return name
+    return f"{name}, {networks[method]['num_layers']} × {networks[method]['num_units']}"
 
 
 def claim_table() -> str:
@@ -145,17 +217,21 @@ def figure3_table() -> str:
     return _table(["bits", *heads], rows, num_texts=0)
 
 
-def variation_table() -> str:
+def variation_table(name: str = "variations") -> str:
     """SDR with one thing changed at a time."""
-    results = _record("variations")["results"]
+    record = _record(name)
+    results = record["results"]
     sets = list(dict.fromkeys(row["set"] for row in results))
     lengths = list(dict.fromkeys(row["num_bits"] for row in results))
     places = [(name, length) for name in sets for length in lengths]
     found = {(r["suspect"], r["value"], r["method"], r["set"], r["num_bits"]): r for r in results}
+    changes = {("none", "as configured"): "nothing"}
+    if "separation" not in record["config"]:  # before the published mode took the parabola's slope
+        changes["mode", "published"] = "mode: published, but the line's slope"
     rows = []
     for suspect, value, method in dict.fromkeys(key[:3] for key in found):
         scored = [found.get((suspect, value, method, *place)) for place in places]
-        changed = "nothing" if suspect == "none" else f"{suspect}: {value}"
+        changed = changes.get((suspect, value), f"{suspect}: {value}")
         values = ["" if row is None else f"{row['sdr']:.2f}" for row in scored]
         rows.append([changed, method.upper().split("_")[0], *values])
     heads = [f"{name}, {length}" for name, length in places]
@@ -164,51 +240,59 @@ def variation_table() -> str:
 
 def unseen_table() -> str:
     """SDR in noises left out, a configuration a line, a system a column."""
-    results = _record("unseen")["results"]
+    record = _record("unseen")
+    results, names = record["results"], row_names(record)
+    if names["blsh"] == _RESIDUAL:  # from one of its rows on, which says so
+        names["blsh"] = "learned bits"
     systems = list(dict.fromkeys(_system(row) for row in results))
     found = {(row["step"], *_system(row)): row["sdr"] for row in results}
-    heads = [f"{_GENERAL_METHODS[method]} {num_bits or ''}".strip() for method, num_bits in systems]
+    heads = [f"{names[method]} {num_bits or ''}".strip() for method, num_bits in systems]
     return _table(
         ["configuration", *heads],
         [
-            [step, *(f"{found[step, *system]:.2f}" for system in systems)]
+            [_STEPS.get(step, step), *(f"{found[step, *system]:.2f}" for system in systems)]
             for step in dict.fromkeys(row["step"] for row in results)
         ],
     )
 
 
-def lengths_table(name: str, texts: Mapping[str, str], scores: Mapping[str, str]) -> str:
-    """Scores of a record, a length of codes and score a column.
+def findings_table(
+    name: str, text: str, rows: Mapping[str, str], scores: Mapping[str, str], count: str = ""
+) -> str:
+    """Some rows of the record of a retired experiment, a length of codes and score a column.
 
     Args:
         name: of the record.
-        texts: what tells its lines apart: names in the record, to heads of columns.
+        text: what tells its rows apart: a name in the record, and the head of their column.
+        rows: which of them, to what they are called here.
         scores: names in the record, to what the heads of their columns say behind the length.
+        count: a number in the record that tells rows apart, too, if any; it follows their text.
     """
     results = _record(name)["results"]
     lengths = list(dict.fromkeys(row["num_bits"] for row in results))
-    found = {(*(row[text] for text in texts), row["num_bits"]): row for row in results}
+    key = lambda row: f"{row[text]}, {row[count]}" if count else row[text]
+    found = {(key(row), row["num_bits"]): row for row in results}
     heads = [f"{length} bits{behind}" for behind in scores.values() for length in lengths]
     return _table(
-        [*texts.values(), *heads],
+        [text, *heads],
         [
-            [*map(str, line)]
-            + [f"{found[*line, length][score]:.2f}" for score in scores for length in lengths]
-            for line in dict.fromkeys(key[:-1] for key in found)
+            [called]
+            + [f"{found[row, length][score]:.2f}" for score in scores for length in lengths]
+            for row, called in rows.items()
         ],
-        num_texts=len(texts),
     )
 
 
 def rotation_table(name: str = "rotation") -> str:
-    """Scores in noises that are unseen in turn, a ratio and a system a line."""
-    results = _record(name)["results"]
+    """Scores in noises that are unseen in turn, an SNR and a system a line."""
+    record = _record(name)
+    results, names = record["results"], row_names(record)
     measures = {"sdr": "SDR", "si_sdr": "SI-SDR", "stoi": "STOI", "pesq": "PESQ"}
     measures = {key: head for key, head in measures.items() if key in results[0]}
     return _table(
-        ["method", "ratio", "bits", *measures.values(), "noises below the mixture"],
+        ["method", "SNR", "bits", *measures.values(), "noises below the mixture"],
         [
-            [_GENERAL_METHODS[row["method"]], f"{row['snr_db']:g} dB", str(row["num_bits"] or "")]
+            [names[row["method"]], f"{row['snr_db']:g} dB", str(row["num_bits"] or "")]
             + [f"{row[measure]:.2f}" for measure in measures]
             + [f"{len(row['below_mixture'])} of {row['noises']}"]
             for row in results
@@ -218,13 +302,14 @@ def rotation_table(name: str = "rotation") -> str:
 
 def rotation_summary() -> str:
     """SDR in noises that are unseen in turn, a system a line."""
-    results = _record("rotation")["results"]
+    record = _record("rotation")
+    results, names = record["results"], row_names(record)
     snrs = list(dict.fromkeys(row["snr_db"] for row in results))
     found = {(*_system(row), row["snr_db"]): row["sdr"] for row in results}
     return _table(
         ["method", "bits", *(f"mixtures at {snr:g} dB" for snr in snrs)],
         [
-            [_GENERAL_METHODS[method], str(num_bits or "")]
+            [names[method], str(num_bits or "")]
             + [f"{found[method, num_bits, snr]:.2f}" for snr in snrs]
             for method, num_bits in dict.fromkeys(_system(row) for row in results)
         ],
@@ -232,12 +317,13 @@ def rotation_summary() -> str:
 
 
 def rotation_noises() -> str:
-    """SDR by unseen noise at the lowest ratio, a noise a line."""
-    rows = _record("rotation")["by_noise"]
+    """SDR by unseen noise at the lowest SNR, a noise a line."""
+    record = _record("rotation")
+    rows, names = record["by_noise"], row_names(record)
     lowest = min(row["snr_db"] for row in rows)
     found = {(row["noise"], *_system(row)): row for row in rows if row["snr_db"] == lowest}
     systems = list(dict.fromkeys(key[1:] for key in found))
-    heads = [f"{_GENERAL_METHODS[method]} {num_bits or ''}".strip() for method, num_bits in systems]
+    heads = [f"{names[method]} {num_bits or ''}".strip() for method, num_bits in systems]
     return _table(
         ["unseen noise", *heads],
         [
@@ -293,31 +379,15 @@ def search_table() -> str:
     return _table([*heads, "naive `lax.top_k`, ratio, clock", "working memory"], rows)
 
 
-def weighted_table() -> str:
-    """The weighted search against the unweighted one, a line per codes and weights."""
-    heads = ["size", "weights", "10⁹ pairs per core second", "unweighted"]
-    return _table(
-        [*heads, "times slower, core seconds", "times slower, clock"],
-        [
-            [row["size"], row["weights"], f"{row['ours_per_core']:.2f}"]
-            + [f"{row['reference_per_core']:.1f}", f"{1 / row['core_ratio']:.1f}"]
-            + [f"{1 / row['ratio']:.1f}"]
-            for row in _record("bench_search")["results"]
-            if "weights" in row
-        ],
-        num_texts=2,
-    )
-
-
 def starts_table() -> str:
-    """Objectives of a bit by where it starts and what follows."""
+    """Objectives of the first and the last bit tried, by where they start and what follows."""
     results = _record("starts")["results"]
-    bits = sorted({row["bit"] for row in results})
+    bits = [min(row["bit"] for row in results), max(row["bit"] for row in results)]
+    found = {(row["start"], row["bit"]): row for row in results}
     rows = []
-    for start in dict.fromkeys(row["start"] for row in results):
-        of_start = {row["bit"]: row for row in results if row["start"] == start}
-        values = [of_start[bit][name] for bit in bits for name in ("best", "after_steps")]
-        rows.append([start, *("" if value is None else f"{value:.4f}" for value in values)])
+    for start, called in _STARTS.items():
+        values = [found[start, bit][name] for bit in bits for name in ("best", "after_steps")]
+        rows.append([called, *("" if value is None else f"{value:.4f}" for value in values)])
     heads = [head for bit in bits for head in (f"bit {bit}", "after steps")]
     return _table(["start", *heads], rows)
 
@@ -336,31 +406,17 @@ def _digits(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+_SDR = {"sdr": ""}
 TABLES: dict[str, Callable[[], str]] = {
-    "bench-metrics": lambda: benchmark("bench_metrics"),
     "bench-search": search_table,
-    "bench-weighted": weighted_table,
     "bench-train": lambda: benchmark("bench_train"),
     "demo": lambda: scores("demo"),
     "closed-and-open": closed_and_open,
-    "starts": starts_table,
     "general": lambda: closed_and_open("general_"),
     "general-networks": lambda: table1(
         *(f"table1_general{made}" for made in ("_16", "", "_150", "_1024"))
     ),
     "unseen": unseen_table,
-    "features": lambda: lengths_table(
-        "features", {"features": "features", "num_features": "values"}, {"sdr": ""}
-    ),
-    "alternatives": lambda: lengths_table(
-        "alternatives", {"part": "in place of", "alternative": "alternative"}, {"sdr": ""}
-    ),
-    "materials": lambda: lengths_table(
-        "materials", {"material": "material"}, {"sdr": "", "sdr_in_rooms": ", heard in rooms"}
-    ),
-    "dictionaries": lambda: lengths_table(
-        "dictionaries", {"dictionary": "dictionary", "entries": "entries"}, {"sdr": ""}
-    ),
     "rotation": rotation_table,
     "rotation-small": lambda: rotation_table("rotation_small"),
     "rotation-summary": rotation_summary,
@@ -369,6 +425,18 @@ TABLES: dict[str, Callable[[], str]] = {
     "figure3": figure3_table,
     "claims": claim_table,
     "variations": variation_table,
+    "findings-slopes": lambda: variation_table("slopes"),
+    "findings-slopes-general": lambda: variation_table("slopes_general"),
+    "findings-bits": lambda: findings_table("alternatives", "alternative", _BITS, _SDR),
+    "findings-uses": lambda: findings_table("alternatives", "alternative", _USES, _SDR),
+    "findings-features": lambda: findings_table("features", "features", _FEATURES, _SDR),
+    "findings-dictionaries": lambda: findings_table(
+        "dictionaries", "dictionary", _DICTIONARIES, _SDR, "entries"
+    ),
+    "findings-materials": lambda: findings_table(
+        "materials", "material", _MATERIALS, _SDR | {"sdr_in_rooms": ", heard in rooms"}
+    ),
+    "findings-starts": starts_table,
 }
 
 

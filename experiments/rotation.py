@@ -20,10 +20,11 @@ import numpy as np
 from absl import flags
 
 from blsh_jax import config as configs
-from blsh_jax import corpora, evaluation, records, training
+from blsh_jax import corpora, evaluation, training
 from blsh_jax.config import TrainConfig
-from blsh_jax.corpora import Loaded, Mixtures, VariedMixtures
-from blsh_jax.evaluation import Measure, System
+from blsh_jax.corpora import Loaded, Mixtures
+from blsh_jax.evaluation import Measure, System, records
+from blsh_jax.robust.augmentation import AugmentedMixtures, training_mixtures
 from experiments import denoisers
 from experiments import flags as launch
 from experiments.cache import Cache, fingerprint
@@ -45,7 +46,7 @@ def rotation(
     mixtures_per_noise: int,
     cache: Cache,
 ) -> list[dict[str, Any]]:
-    """A row per noise, ratio and system.
+    """A row per noise, SNR and system.
 
     Args:
         speech: training speech.
@@ -57,7 +58,7 @@ def rotation(
         tools: some of ``denoisers.TOOLS``.
         measures: other scores than those of BSS_Eval.
         num_groups: models to train.
-        mixtures_per_noise: test mixtures of each noise at each ratio.
+        mixtures_per_noise: test mixtures of each noise at each SNR.
         cache: keeps the rows of each group.
     """
     rows = []
@@ -65,7 +66,7 @@ def rotation(
     for group in range(num_groups):
         unseen = np.arange(group, len(noise), num_groups)
         known = np.setdiff1d(np.arange(len(noise)), unseen)
-        mixtures = corpora.training_mixtures(speech, noise.some(known), config, "whole")
+        mixtures = training_mixtures(speech, noise.some(known), config, "whole")
         tests = {
             (noise.recordings[index].key, snr): corpora.make_mixtures(
                 open_speech,
@@ -89,7 +90,7 @@ def rotation(
 
 
 def means(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row per ratio and system: means over the noises, and how many lie below the mixture."""
+    """A row per SNR and system: means over the noises, and how many lie below the mixture."""
     found: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
         found.setdefault((row["snr_db"], row["method"], row["num_bits"]), []).append(row)
@@ -112,14 +113,14 @@ def means(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _scored(
-    mixtures: Mixtures | VariedMixtures,
+    mixtures: Mixtures | AugmentedMixtures,
     tests: Mapping[tuple[str, float], Mixtures],
     config: TrainConfig,
     num_bits: Sequence[int],
     others: Sequence[System],
     measures: Mapping[str, Measure],
 ) -> list[dict[str, Any]]:
-    """Train on mixtures; a row per system and test, which is named by its noise and ratio."""
+    """Train on mixtures; a row per system and test, which is named by its noise and SNR."""
     model, _ = training.train(mixtures, config, {}, progress=True)
     systems = evaluation.make_systems(model, ("noisy", "knn", "blsh", "lsh"), num_bits)
     rows = []
@@ -140,7 +141,7 @@ def _define_flags() -> None:
     flags.DEFINE_list("tools", list(denoisers.TOOLS), "Other tools to score.")
     flags.DEFINE_bool("listening", True, "Score STOI and PESQ too.")
     flags.DEFINE_integer("num_groups", 5, "Groups of noises that are unseen together.", 2)
-    flags.DEFINE_integer("mixtures_per_noise", 4, "Test mixtures of each noise at each ratio.", 1)
+    flags.DEFINE_integer("mixtures_per_noise", 4, "Test mixtures of each noise at each SNR.", 1)
     launch.define_cache()
 
 
@@ -155,7 +156,7 @@ def main(argv: list[str]) -> None:
         "num_groups": values.num_groups,
         "mixtures_per_noise": values.mixtures_per_noise,
     }
-    rate = config.stft.sample_rate
+    rate = config.separation.stft.sample_rate
     sources = (
         corpora.list_speech(values.speech),
         corpora.list_noise(values.noise),

@@ -18,23 +18,17 @@ from typing import Any
 from absl import app, flags
 
 from blsh_jax import config as configs
-from blsh_jax import evaluation, networks, records, spectra
+from blsh_jax import evaluation
 from blsh_jax.config import FitConfig, NetworkConfig, TrainConfig
-from blsh_jax.evaluation import System
-from blsh_jax.model import Model
-from blsh_jax.separation import Dictionary, SpectralDictionary
+from blsh_jax.evaluation import System, masking, networks, random_dictionary, searching
+from blsh_jax.models import Model
+from blsh_jax.paper.separation import Dictionary, SpectralDictionary
+from blsh_jax.robust.features import feature_function
 from experiments import flags as launch
 from experiments import protocol as protocols
 from experiments.cache import Cache
 from experiments.protocol import Protocol
-from experiments.workbench import (
-    MEL,
-    Workbench,
-    mel_dictionary,
-    predicting,
-    random_dictionary,
-    searching,
-)
+from experiments.workbench import MEL, Workbench, mel_dictionary
 
 SYSTEMS = (
     "noisy",
@@ -115,28 +109,30 @@ def _build(
     method: str, bench: Workbench, network_configs: dict[str, NetworkConfig], length: int
 ) -> tuple[System, Costs, Any]:
     """A system, its costs, and the settings beyond the workbench's that it depends on."""
-    config = bench.config
+    config, separation = bench.config, bench.config.separation
     if method in network_configs:
         chosen = network_configs[method]
         network = bench.network(chosen)
-        size = spectra.num_features(config.features, config.stft)
-        operations = networks.operations(size, config.stft.num_bins, chosen)
+        size = feature_function(separation.features, separation.stft).size
+        operations = networks.operations(size, separation.stft.num_bins, chosen)
         costs = Costs(operations, 0, 4 * network.num_parameters)
-        return predicting(method, network, config), costs, configs.to_dict(chosen)
+        mask = networks.network_mask(network, separation)
+        return masking(method, None, mask, separation), costs, configs.to_dict(chosen)
     fit = _fit(method, config.fit, length)
     model = bench.model(fit)
-    if method in VARIANTS:
-        dictionary = model.dictionary.prefix(length)
-        system = searching(method, length, dictionary, config, config.features)
-        return system, hashing_costs(dictionary), bench.fit_settings(fit)
-    if method in ("lsh", "lsh_origin"):
-        dictionary = random_dictionary(model, length, config.seed, centered=method == "lsh")
-        system = searching(method, length, dictionary, config, config.features)
-        return system, hashing_costs(dictionary), None
+    if method in VARIANTS or method in ("lsh", "lsh_origin"):
+        dictionary, settings = model.dictionary.prefix(length), bench.fit_settings(fit)
+        if method not in VARIANTS:
+            centered, settings = method == "lsh", {}
+            dictionary = random_dictionary(model, length, config.seed, centered)
+        system = searching(method, length, dictionary, separation)
+        return system, hashing_costs(dictionary), settings
     if method in ("knn", "knn_mel"):
-        spectral = model.spectral_dictionary() if method == "knn" else mel_dictionary(model)
-        features = config.features if method == "knn" else MEL
-        system = searching(method, None, spectral, config, features)
+        spectral = model.spectral_dictionary()
+        if method == "knn_mel":
+            spectral = mel_dictionary(model)
+            separation = dataclasses.replace(separation, features=MEL)
+        system = searching(method, None, spectral, separation)
         return system, _spectral_costs(spectral, model, method), None
     return evaluation.make_systems(model, (method,), (), config.seed)[0], Costs(0, 0, 0), None
 
@@ -157,7 +153,7 @@ def hashing_costs(dictionary: Dictionary) -> Costs:
 
 def _spectral_costs(dictionary: SpectralDictionary, model: Model, method: str) -> Costs:
     frames, size = dictionary.frames.shape
-    filters = 0 if method == "knn" else 2 * model.config.stft.num_bins * size
+    filters = 0 if method == "knn" else 2 * model.separation.stft.num_bins * size
     stored = frames * (size + dictionary.masks.shape[1])
     return Costs(2 * frames * size + filters, 0, 4 * stored)
 
@@ -203,10 +199,7 @@ def main(argv: list[str]) -> None:
     protocol = protocols.from_flags(config)
     rows = table1(protocol, config, chosen, values.length, Cache(values.cache), values.systems)
     networks = {name: configs.to_dict(network) for name, network in chosen.items()}
-    settings = {"networks": networks, "length": values.length}
-    record = protocols.record(rows, config, protocol, **settings)
-    records.write_json(values.output, record)
-    print(records.table(rows, _COLUMNS))
+    protocols.write(rows, _COLUMNS, config, protocol, networks=networks, length=values.length)
 
 
 if __name__ == "__main__":

@@ -7,22 +7,23 @@ Takes an hour on two CPU cores, half of it for the published mode of training. S
 with everything as configured, then with one thing changed: the width of the target, the target
 itself, the pair metric, the candidates that a bit is chosen from, the mode of training, where
 hyperplanes of LSH pass, and, for the open set, the noise alone (the open speech in the training
-noises).
+noises). --only=slope,mode tries some of them.
 """
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 from absl import flags
 
-from blsh_jax import records
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Mixtures, make_mixtures
+from blsh_jax.evaluation import random_dictionary, searching
 from experiments import flags as launch
 from experiments import protocol as protocols
 from experiments.cache import Cache
 from experiments.protocol import Protocol
-from experiments.workbench import Workbench, random_dictionary, searching
+from experiments.workbench import Workbench
 
 # Suspect and value to what is changed in the fit.
 FITS: dict[tuple[str, Any], dict[str, Any]] = {
@@ -31,8 +32,12 @@ FITS: dict[tuple[str, Any], dict[str, Any]] = {
     ("metric", "cross_entropy"): {"metric": "cross_entropy"},
     ("candidates of a bit", 1): {"fast_candidates": 1},
     ("ridge", 0.01): {"ridge": 0.01},
+    ("slope", "parabola"): {"slope": "parabola"},
     ("mode", "published"): {"mode": "published"},
+    ("mode", "published, slope of the line"): {"mode": "published", "slope": "line"},
 }
+_LSH, _NOISE = "hyperplanes of LSH", "noise of the open set"
+SUSPECTS = (*dict.fromkeys(suspect for suspect, _ in FITS), _LSH, _NOISE)
 _COLUMNS = ["suspect", "value", "set", "method", "num_bits", "sdr"]
 
 
@@ -41,6 +46,7 @@ def variations(
     config: TrainConfig,
     lengths: tuple[int, ...],
     cache: Cache,
+    suspects: Collection[str] = SUSPECTS,
 ) -> list[dict[str, Any]]:
     """Rows of scores, one thing changed in each.
 
@@ -49,19 +55,29 @@ def variations(
         config: what nothing is changed in at first; as many bits as the baseline needs.
         lengths: code lengths.
         cache: where intermediate results are kept.
+        suspects: some of ``SUSPECTS``.
+
+    Raises:
+        ValueError: an unknown suspect.
     """
+    unknown = sorted(set(suspects) - set(SUSPECTS))
+    if unknown:
+        raise ValueError(f"unknown suspect {unknown[0]!r}: choose from {', '.join(SUSPECTS)}")
     bench = Workbench(protocol, config, cache)
     rows = _scores(bench, "none", "as configured", lengths)
     for (suspect, value), changes in FITS.items():
+        if suspect not in suspects:
+            continue
         fit = dataclasses.replace(config.fit, num_bits=max(lengths), **changes)
         changed = dataclasses.replace(config, fit=fit)
         rows += _scores(Workbench(protocol, changed, cache), suspect, value, lengths)
-    rows += _scores(bench, "hyperplanes of LSH", "random", lengths, "lsh")
-    rows += _scores(bench, "hyperplanes of LSH", "random through the origin", lengths, "lsh_origin")
-    if "open" in protocol.tests:
+    if _LSH in suspects:
+        rows += _scores(bench, _LSH, "random", lengths, "lsh")
+        rows += _scores(bench, _LSH, "random through the origin", lengths, "lsh_origin")
+    if _NOISE in suspects and "open" in protocol.tests:
         known = Workbench(_known_noise(protocol), config, cache)
-        rows += _scores(known, "noise of the open set", "training noises", lengths)
-        rows += _scores(known, "noise of the open set", "training noises", lengths, "lsh")
+        for method in ("blsh", "lsh"):
+            rows += _scores(known, _NOISE, "training noises", lengths, method)
     return rows
 
 
@@ -78,7 +94,7 @@ def _scores(
         settings = {"centered": centered, "longest": max(lengths)}
     rows = []
     for length in lengths:
-        system = searching(method, length, longest.prefix(length), config, config.features)
+        system = searching(method, length, longest, model.separation)
         for name, mixtures in bench.protocol.tests.items():
             row = bench.score(name, system, mixtures, settings)
             rows.append({"suspect": suspect, "value": value, "set": name} | row)
@@ -99,6 +115,7 @@ def _define_flags() -> None:
     launch.define_output("Record to write (.json).")
     launch.define_train_config()
     flags.DEFINE_list("lengths", ["25", "50", "150"], "Code lengths to score.")
+    flags.DEFINE_list("only", list(SUSPECTS), "What is changed, a thing at a time.")
 
 
 def main(argv: list[str]) -> None:
@@ -107,10 +124,8 @@ def main(argv: list[str]) -> None:
     values, config = flags.FLAGS, launch.train_config()
     lengths = tuple(int(length) for length in values.lengths)
     protocol = protocols.from_flags(config)
-    rows = variations(protocol, config, lengths, Cache(values.cache))
-    record = protocols.record(rows, config, protocol, lengths=lengths)
-    records.write_json(values.output, record)
-    print(records.table(rows, _COLUMNS))
+    rows = variations(protocol, config, lengths, Cache(values.cache), values.only)
+    protocols.write(rows, _COLUMNS, config, protocol, lengths=lengths)
 
 
 if __name__ == "__main__":

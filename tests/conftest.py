@@ -33,12 +33,13 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def short_made_noises():
-    """Made noises of two seconds, which are made in a fifth of the time."""
-    from blsh_jax.corpora import made_noise
+def short_synthetic_noises():
+    """Few synthetic noises for augmentation, of the length that others are made in, too."""
+    from blsh_jax.robust import synthetic_noise
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(made_noise, "_SECONDS", 2.0)
+        for name, value in {"_SECONDS": 4.0, "_OF_A_KIND": 1, "_NUM_TENS": 2}.items():
+            patch.setattr(synthetic_noise, name, value)
         yield
 
 
@@ -61,7 +62,9 @@ def trained(synthetic, tmp_path_factory):
 
     def make():
         settings = config.TrainConfig(
-            fit=config.FitConfig(num_bits=50), dictionary_fraction=0.5, max_fit_frames=3000
+            fit=config.FitConfig(num_bits=50, block_size=500, fast_steps=100, fast_candidates=16),
+            dictionary_fraction=0.5,
+            max_fit_frames=3000,
         )
         mixtures = corpora.make_mixtures(*synthetic, 0.0, 0, "train", settings.held_back)
         return training.train(mixtures, settings, {"speech": {"layout": "synthetic"}})
@@ -78,8 +81,8 @@ def trained(synthetic, tmp_path_factory):
 @pytest.fixture(scope="session")
 def model_file(trained, tmp_path_factory):
     """The trained model as a file."""
-    from blsh_jax import model
+    from blsh_jax import models
 
     path = tmp_path_factory.mktemp("model") / "model.npz"
-    model.save(trained[0], path)
+    models.save(trained[0], path)
     return path

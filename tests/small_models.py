@@ -4,16 +4,22 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from blsh_jax import codes, config, model, separation, spectra
+from blsh_jax import config
+from blsh_jax.models import Model
+from blsh_jax.paper import codes, separation, spectra
+from blsh_jax.robust.features import feature_function
 
 GENERAL = config.RECIPES["general"]
 SMALL_GENERAL = dataclasses.replace(
     GENERAL,
+    separation=dataclasses.replace(GENERAL.separation, num_neighbors=5),
     fit=config.FitConfig(num_bits=12),
-    refine=config.RefineConfig(refine_steps=5, refine_queries=32, refine_answers=64),
-    variety=dataclasses.replace(GENERAL.variety, num_mixtures=24, mixture_seconds=1.0),
-    num_neighbors=5,
+    fine_tuning=config.FineTuningConfig(
+        fine_tuning_steps=5, fine_tuning_queries=32, fine_tuning_candidates=64
+    ),
+    augmentation=dataclasses.replace(GENERAL.augmentation, num_mixtures=24, mixture_seconds=1.0),
 )
 
 
@@ -22,22 +28,22 @@ def random_model(
     context=1,
     levels=0,
     snr_weight=0.0,
-    lead_in_frames=0,
+    pre_roll_frames=0,
     voicing=0,
-    num_frames=300,
+    num_frames=100,
     num_bits=40,
 ):
     """A model whose dictionary is random."""
-    features = config.FeatureConfig(kind, 40, context, levels, 9, voicing, lead_in_frames)
+    features = config.FeatureConfig(kind, 40, context, levels, 9, voicing, pre_roll_frames)
     snr = snr_weight, snr_weight / 4
     past_snr = snr_weight / 2, snr_weight
-    evidence = config.EvidenceConfig(0.8, 1.5, *snr, *past_snr, -0.3)
-    settings = config.TrainConfig(features=features, evidence=evidence)
-    keys = jax.random.split(jax.random.key(0), 3)
-    length = spectra.num_features(features, settings.stft)
-    frames = jnp.abs(jax.random.normal(keys[0], (num_frames, length)))
-    frames = frames / jnp.linalg.norm(frames, axis=-1, keepdims=True)
-    hasher = codes.random_hasher(keys[1], num_bits, frames)
-    binary = jax.random.bernoulli(keys[2], 0.5, (num_frames, 513))
+    presence = config.SpeechPresenceConfig(0.8, 1.5, *snr, *past_snr, -0.3)
+    settings = config.SeparationConfig(features=features, speech_presence=presence)
+    rng = np.random.default_rng(0)
+    size = feature_function(features, settings.stft).size
+    frames = jnp.asarray(np.abs(rng.standard_normal((num_frames, size))), jnp.float32)
+    frames = spectra.unit_norm(frames)
+    hasher = codes.random_hasher(jax.random.key(0), num_bits, frames)
+    binary = jnp.asarray(rng.random((num_frames, 513)) < 0.5)
     dictionary = separation.build_dictionary(hasher, frames, binary)
-    return model.Model(settings, dictionary, {})
+    return Model(config.TrainConfig(settings), dictionary, {}, np.asarray(frames, np.float16))

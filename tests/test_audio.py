@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from blsh_jax import audio
+from blsh_jax.corpora import audio
 
 RATE = 16_000
 
@@ -19,35 +19,27 @@ def _tone(seconds=0.5, hertz=440.0, rate=RATE):
 
 def _sphere(path, samples, coding="pcm", declared=None):
     """A NIST SPHERE file, header written field by field."""
-    declared = len(samples) if declared is None else declared
-    fields = [
-        "NIST_1A",
-        "   1024",
-        f"sample_count -i {declared}",
-        "sample_n_bytes -i 2",
-        "channel_count -i 1",
-        "sample_byte_format -s2 01",
-        f"sample_rate -i {RATE}",
-        f"sample_coding -s{len(coding)} {coding}",
-        "end_head",
-    ]
-    header = ("\n".join(fields) + "\n").encode().ljust(1024)
-    path.write_bytes(header + samples.astype("<i2").tobytes())
+    header = (
+        f"NIST_1A\n   1024\nsample_count -i {declared or len(samples)}\nsample_n_bytes -i 2\n"
+        f"channel_count -i 1\nsample_byte_format -s2 01\nsample_rate -i {RATE}\n"
+        f"sample_coding -s{len(coding)} {coding}\nend_head\n"
+    )
+    path.write_bytes(header.encode().ljust(1024) + samples.astype("<i2").tobytes())
 
 
-@pytest.mark.parametrize("suffix", [".wav", ".flac", ".WAV", ".aiff"])
+@pytest.mark.parametrize("suffix", [".flac", ".WAV"])
 def test_what_is_written_is_read_back(tmp_path, suffix):
-    path = tmp_path / "made" / "below" / f"x{suffix}"
+    path = tmp_path / "made" / "below" / (os.fsdecode(b"caf\xe9") + suffix)  # in no encoding
     audio.write(path, _tone(), RATE, "PCM_24")
     signal, rate = audio.read(path)
     assert rate == RATE and signal.dtype == np.float32
     np.testing.assert_allclose(signal, _tone(), atol=2**-22)
-    assert soundfile.info(path).subtype == "PCM_24"
+    assert soundfile.info(os.fsencode(path)).subtype == "PCM_24"
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_channels_are_averaged_or_kept(tmp_path):
-    stereo = np.stack([_tone(), np.zeros_like(_tone())])
+def test_channels_are_averaged_or_kept_and_floats_beyond_one_too(tmp_path):
+    stereo = 4 * np.stack([_tone(), np.zeros_like(_tone())])
     audio.write(tmp_path / "s.wav", stereo, RATE, "FLOAT")
     np.testing.assert_allclose(audio.read(tmp_path / "s.wav")[0], stereo[0] / 2, atol=1e-7)
     np.testing.assert_array_equal(audio.read(tmp_path / "s.wav", mono=False)[0], stereo)
@@ -61,18 +53,6 @@ def test_sphere_and_riff_are_told_apart_by_header(tmp_path):
         signal, rate = audio.read(tmp_path / name)
         assert rate == RATE
         np.testing.assert_array_equal(signal, samples.astype(np.float32) / 32768)
-
-
-@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_U8"])
-def test_integer_subtypes_clip_without_wrapping(tmp_path, subtype):
-    audio.write(tmp_path / "x.wav", np.float32([-7.0, -1.0, 0.0, 1.0, 1.5, 100.0]), RATE, subtype)
-    signal, _ = audio.read(tmp_path / "x.wav")
-    np.testing.assert_allclose(signal, [-1, -1, 0, 1, 1, 1], atol=2**-6)
-
-
-def test_float_subtype_keeps_what_is_beyond_one(tmp_path):
-    audio.write(tmp_path / "x.wav", np.float32([-7.0, 3.0]), RATE, "FLOAT")
-    np.testing.assert_array_equal(audio.read(tmp_path / "x.wav")[0], np.float32([-7.0, 3.0]))
 
 
 def test_read_resamples_with_the_right_length(tmp_path):
@@ -102,25 +82,21 @@ def test_resample_works_along_the_last_axis():
     np.testing.assert_allclose(result[0, 1], -one, atol=1e-6)
 
 
-@pytest.mark.parametrize("num_samples", [1, 7999, 9000])
-def test_resample_gives_exactly_the_length_asked_for(num_samples):
-    assert audio.resample(_tone(), RATE, 8_000, num_samples).shape == (num_samples,)
-    same = audio.resample(_tone(), RATE, RATE, num_samples)
-    kept = min(num_samples, len(_tone()))
-    np.testing.assert_array_equal(same[:kept], _tone()[:kept])
-    assert same.shape == (num_samples,) and not same[kept:].any()
-
-
-def test_resample_keeps_float64_and_refuses_bad_rates():
+def test_resample_gives_the_length_and_type_wanted_and_refuses_bad_rates():
+    for num_samples in (1, 7999, 9000):
+        assert audio.resample(_tone(), RATE, 8_000, num_samples).shape == (num_samples,)
+        same = audio.resample(_tone(), RATE, RATE, num_samples)
+        kept = min(num_samples, len(_tone()))
+        np.testing.assert_array_equal(same[:kept], _tone()[:kept])
+        assert same.shape == (num_samples,) and not same[kept:].any()
     assert audio.resample(_tone().astype(np.float64), RATE, 8_000).dtype == np.float64
     with pytest.raises(ValueError, match="to_rate 0"):
         audio.resample(_tone(), RATE, 0)
 
 
-def _bad_files(tmp_path):
-    whole = tmp_path / "whole.wav"
-    audio.write(whole, _tone(), RATE)
-    (tmp_path / "cut.wav").write_bytes(whole.read_bytes()[:5000])
+def test_unusable_files_are_named(tmp_path):
+    audio.write(tmp_path / "whole.wav", _tone(), RATE)
+    (tmp_path / "cut.wav").write_bytes((tmp_path / "whole.wav").read_bytes()[:5000])
     audio.write(tmp_path / "whole.flac", _tone() + 0.01, RATE)
     flac = (tmp_path / "whole.flac").read_bytes()
     (tmp_path / "cut.flac").write_bytes(flac[: len(flac) // 2])
@@ -132,36 +108,35 @@ def _bad_files(tmp_path):
     (tmp_path / "text.wav").write_text("not audio at all")
     (tmp_path / "folder.wav").mkdir()
     os.mkfifo(tmp_path / "pipe.wav")
+    messages = {
+        "missing.wav": "no such file",
+        "folder.wav": "is a folder",
+        "pipe.wav": "no regular file; send it to standard input",
+        "cut.wav": "cut short",
+        "cut.flac": "cut short|not readable",
+        "cut_sphere.wav": "cut short",
+        "packed.wav": "shorten",
+        "empty.wav": "empty",
+        "nothing.wav": "no samples",
+        "nan.wav": "NaN",
+        "text.wav": "not readable as audio",
+    }
+    for name, message in messages.items():
+        with pytest.raises(audio.AudioError, match=f"{name}.*({message})"):
+            audio.read(tmp_path / name)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("missing.wav", "no such file"),
-        ("folder.wav", "is a folder"),
-        ("pipe.wav", "no regular file; send it to standard input"),
-        ("cut.wav", "cut short"),
-        ("cut.flac", "cut short|not readable"),
-        ("cut_sphere.wav", "cut short"),
-        ("packed.wav", "shorten"),
-        ("empty.wav", "empty"),
-        ("nothing.wav", "no samples"),
-        ("nan.wav", "NaN"),
-        ("text.wav", "not readable as audio"),
-    ],
-)
-def test_unusable_files_are_named(tmp_path, name, message):
-    _bad_files(tmp_path)
-    with pytest.raises(audio.AudioError, match=f"{name}.*({message})"):
-        audio.read(tmp_path / name)
-
-
-def test_flac_of_unknown_length_is_read(tmp_path):
+def test_files_of_unknown_length_are_read(tmp_path):
+    """Programs that write to a pipe leave the length open."""
+    for name in ("x.wav", "x.flac"):
+        audio.write(tmp_path / name, _tone(), RATE)
+    riff = bytearray((tmp_path / "x.wav").read_bytes())
+    riff[4:8] = b"\xff\xff\xff\xff"
+    (tmp_path / "x.wav").write_bytes(riff)
+    assert audio.read(tmp_path / "x.wav")[0].shape == _tone().shape
     path = tmp_path / "x.flac"
-    audio.write(path, _tone(), RATE)
     data = bytearray(path.read_bytes())
-    # The low 36 bits count the samples; encoders that write to a pipe leave zeros.
-    data[21] &= 0xF0
+    data[21] &= 0xF0  # the low 36 bits from here count the samples
     data[22:26] = bytes(4)
     expected, _ = audio.read(path)
     path.write_bytes(data)
@@ -173,25 +148,10 @@ def test_flac_of_unknown_length_is_read(tmp_path):
         audio.read(path)
 
 
-def test_names_need_not_be_valid_in_any_encoding(tmp_path):
-    path = tmp_path / os.fsdecode(b"caf\xe9.wav")
-    audio.write(path, _tone(), RATE)
-    np.testing.assert_allclose(audio.read(path)[0], _tone(), atol=1e-4)
-
-
-def test_riff_of_unknown_size_is_read(tmp_path):
-    audio.write(tmp_path / "x.wav", _tone(), RATE)
-    data = bytearray((tmp_path / "x.wav").read_bytes())
-    data[4:8] = b"\xff\xff\xff\xff"  # as written by programs that write to a pipe
-    (tmp_path / "x.wav").write_bytes(bytes(data))
-    assert audio.read(tmp_path / "x.wav")[0].shape == _tone().shape
-
-
 @pytest.mark.parametrize(
     ("name", "signal", "subtype", "message"),
     [
         ("x.doc", np.zeros(4, np.float32), None, "no audio format"),
-        ("x", np.zeros(4, np.float32), None, "no audio format"),
         ("x.wav", np.zeros(4, np.int16), None, "int16"),
         ("x.wav", np.float32([0, np.inf]), None, "infinite"),
         ("x.wav", np.zeros((2, 2, 2), np.float32), None, "channels, n"),
@@ -199,19 +159,14 @@ def test_riff_of_unknown_size_is_read(tmp_path):
         ("x.flac", np.zeros((9, 4), np.float32), None, "not written"),
     ],
 )
-def test_a_refused_write_leaves_nothing(tmp_path, name, signal, subtype, message):
+def test_a_refused_write_leaves_what_was_there(tmp_path, name, signal, subtype, message):
     with pytest.raises(audio.AudioError, match=message):
         audio.write(tmp_path / name, signal, RATE, subtype)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_failed_write_keeps_the_old_file(tmp_path):
-    path = tmp_path / "x.flac"
-    audio.write(path, _tone(), RATE)
-    before = path.read_bytes()
-    with pytest.raises(audio.AudioError):
-        audio.write(path, np.zeros((9, 4), np.float32), RATE)
-    assert path.read_bytes() == before and os.listdir(tmp_path) == ["x.flac"]
+    (tmp_path / name).write_text("old")
+    with pytest.raises(audio.AudioError, match=message):
+        audio.write(tmp_path / name, signal, RATE, subtype)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
 def test_find_audio_is_recursive_sorted_and_passes_over_hidden_names(tmp_path):
@@ -225,37 +180,37 @@ def test_find_audio_is_recursive_sorted_and_passes_over_hidden_names(tmp_path):
         audio.find_audio(tmp_path / "missing")
 
 
-@pytest.mark.parametrize("size", [1, 999, 100_000])
-def test_blocks_side_by_side_are_the_file(tmp_path, size):
+def test_blocks_side_by_side_are_the_file(tmp_path):
     stereo = np.stack([_tone(), -_tone()])
     with audio.writing(tmp_path / "x.flac", RATE, 2) as file:
         for start in range(0, stereo.shape[1], 700):
             file.write(stereo[:, start : start + 700])
-    with audio.reading(tmp_path / "x.flac") as file:
-        assert (file.sample_rate, file.channels, file.num_samples) == (RATE, 2, stereo.shape[1])
-        blocks = list(file.blocks(size)) if size > 1 else [next(file.blocks(1))]
-    assert {block.shape[1] for block in blocks[:-1]} <= {size}
-    joined = np.concatenate(blocks, axis=1)
-    np.testing.assert_allclose(joined, stereo[:, : joined.shape[1]], atol=2**-16)
+    for size in (999, 100_000):
+        with audio.reading(tmp_path / "x.flac") as file:
+            assert (file.sample_rate, file.channels, file.num_samples) == (RATE, *stereo.shape)
+            blocks = list(file.blocks(size))
+        assert {block.shape[1] for block in blocks[:-1]} <= {size}
+        np.testing.assert_allclose(np.concatenate(blocks, axis=1), stereo, atol=2**-16)
 
 
 @pytest.mark.parametrize(
     ("name", "subtype", "bits"),
-    [("x.wav", "PCM_16", 16), ("x.flac", "PCM_24", 24), ("x.aiff", "PCM_S8", 8)],
+    [
+        ("x.wav", "PCM_16", 16),
+        ("x.flac", "PCM_24", 24),
+        ("x.aiff", "PCM_S8", 8),
+        ("x.wav", "PCM_U8", 8),
+        ("x.wav", "PCM_32", 32),
+    ],
 )
-def test_integers_are_rounded_to_the_nearest(tmp_path, name, subtype, bits):
-    steps = np.array([[0.0, 0.4, -0.4, 0.6, -0.6, 2.49, -3.49, 2.0 ** (bits - 1) + 5]])
-    audio.write(tmp_path / name, steps / 2 ** (bits - 1), RATE, subtype)
-    written = soundfile.read(tmp_path / name)[0] * 2 ** (bits - 1)
-    np.testing.assert_array_equal(written, [0, 0, 0, 1, -1, 2, -3, 2 ** (bits - 1) - 1])
-
-
-def test_32_bits_come_through(tmp_path):
-    steps = np.random.default_rng(0).integers(-(2**31), 2**31, (2, 500))
-    audio.write(tmp_path / "x.wav", steps / 2.0**31, RATE, "PCM_32")
-    with audio.reading(tmp_path / "x.wav") as file:
-        (block,) = file.blocks(1000)
-    np.testing.assert_array_equal(block * 2.0**31, steps)
+def test_integers_are_rounded_to_the_nearest_and_clip_without_wrapping(
+    tmp_path, name, subtype, bits
+):
+    most = 2.0 ** (bits - 1)
+    steps = np.array([[0.0, 0.4, -0.4, 0.6, -0.6, 2.49, -3.49, most + 5, 100 * most, -7 * most]])
+    audio.write(tmp_path / name, steps / most, RATE, subtype)
+    written = soundfile.read(tmp_path / name)[0] * most
+    np.testing.assert_array_equal(written, [0, 0, 0, 1, -1, 2, -3, most - 1, most - 1, -most])
 
 
 @pytest.mark.parametrize("rates", [(44_100, 16_000), (16_000, 48_000), (16_000, 16_000)])

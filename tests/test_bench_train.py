@@ -6,29 +6,38 @@ import numpy as np
 import pytest
 
 from blsh_jax.config import FitConfig
-from experiments import plot_training
-from tests.test_boosting import make_frames
+from blsh_jax.training import driver
+from experiments import bench_train, plot_training
+from tests.test_driver import make_frames
 
 CONFIG = FitConfig(
     num_bits=2, block_size=20, fast_candidates=4, fast_steps=20, min_epochs=2, max_epochs=3
 )
 
 
+@pytest.mark.slow
 def test_benchmark_on_a_tiny_problem(tmp_path):
-    """Every part runs; the published step in PyTorch and ours agree; the record makes a picture."""
-    pytest.importorskip("torch")
-    from experiments import bench_train
-
-    frames = make_frames(400)
-    rows = bench_train.bench_step(frames, CONFIG, repeats=2)
-    assert all(row["agrees"] for row in rows if row["unit"] == "ms")
-    curves = bench_train.curves(frames[:100], CONFIG, seed=0)
-    rows += bench_train.curve_rows(curves, torch_seconds=0.01)
+    """Both modes and a scale; the record makes a picture."""
+    frames = make_frames(100)
+    curves = bench_train.curves(frames, CONFIG, seed=0)
+    rows = bench_train.curve_rows(curves, torch_seconds=0.01)
     rows.append(bench_train.scale_row(frames, CONFIG, "rebuild", seed=0))
     json.dumps({"results": rows, "curves": curves}, allow_nan=False)
     assert len(curves["published"]["objective"]) == 2
     plot_training.draw(curves).savefig(tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
+    for mode, candidates in (("published", 1), ("fast", 4)):
+        config = dataclasses.replace(CONFIG, mode=mode)
+        training_set = driver.prepare(frames, config, jax.random.key(0), plan="float32")
+        walk, losses, seconds, copy = bench_train._time_steps(training_set, config, 1)
+        assert walk.rows.shape == (candidates, 10) and losses.shape == (5, candidates)
+        assert seconds > 0 and copy > 0
+
+
+def test_the_published_step_in_torch_and_ours_agree():
+    pytest.importorskip("torch")
+    rows = bench_train.bench_step(make_frames(400), CONFIG, repeats=2)
+    assert all(row["agrees"] for row in rows if row["unit"] == "ms")
 
 
 def test_published_step_in_torch_has_the_loss_of_the_paper():

@@ -1,239 +1,197 @@
+"""Algorithm 2 as pure functions: closed forms, automatic differentiation, jit, scan and vmap."""
+
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from blsh_jax import boosting, codes
-from blsh_jax.config import FitConfig
+from blsh_jax import corpora
+from blsh_jax.config import FitConfig, TrainConfig
+from blsh_jax.paper import boosting, codes, learner, spectra
+from blsh_jax.paper.boosting import Bits
+from blsh_jax.paper.codes import Hasher
+from blsh_jax.paper.similarity import self_similarity
+from blsh_jax.training import driver, sample_frames
+from tests.test_driver import PUBLISHED, make_frames
 
-PUBLISHED = FitConfig(
-    num_bits=4, block_size=40, mode="published", learning_rate=1e-2, min_epochs=12, max_epochs=30
-)
-FAST = FitConfig(num_bits=5, block_size=50, fast_candidates=8, fast_steps=60)
 
-
-def make_frames(num_frames=210, num_features=9, seed=0):
-    """Unit non-negative vectors around a few directions, as magnitude spectra are."""
+def make_bits(count, length=64, features=9, seed=0):
     rng = np.random.default_rng(seed)
-    centers = np.abs(rng.normal(size=(6, num_features))) ** 2
-    frames = centers[rng.integers(0, 6, num_frames)]
-    frames = np.abs(frames + 0.4 * rng.normal(size=frames.shape))
-    return (frames / np.linalg.norm(frames, axis=1, keepdims=True)).astype(np.float32)
+    betas = np.zeros(length)
+    betas[:count] = rng.uniform(0.1, 0.9, count)
+    arrays = rng.normal(size=(length, features)), 0.1 * rng.normal(size=length), betas
+    hasher = Hasher(*(jnp.asarray(array, jnp.float32) for array in arrays))
+    return Bits(hasher, jnp.int32(count))
 
 
-class Oracle:
-    """Algorithm 2 in NumPy, pair by pair matrices, nothing shared with the library."""
-
-    def __init__(self, blocks, target_blocks, config):
-        self.x, self.config = blocks, config
-        unit = target_blocks / np.linalg.norm(target_blocks, axis=2, keepdims=True)
-        cosine = np.einsum("gid,gjd->gij", unit, unit)
-        self.s = cosine if config.target == "cosine" else np.exp((cosine - 1) / config.sigma2)
-        size = blocks.shape[1]
-        self.v = np.full_like(self.s, 1 / size**2)
-
-    def error(self, code, g, metric):
-        agree = (np.outer(code, code) + 1) / 2
-        if metric == "squared_error":
-            return (agree - self.s[g]) ** 2
-        s = np.clip(self.s[g], 1e-6, 1 - 1e-6)
-        return -agree * np.log(s) - (1 - agree) * np.log(1 - s)
-
-    def error_slope(self, code, g):
-        """dD/dz at z = h_i h_j of the metric, constant for cross-entropy."""
-        s = self.s[g]
-        if self.config.metric == "cross_entropy":
-            s = np.clip(s, 1e-6, 1 - 1e-6)
-            return -(np.log(s) - np.log(1 - s)) / 2
-        # The squared error is affine on {-1, +1}: the slope of the line through its two ends.
-        return ((1 - s) ** 2 - s**2) / 2
-
-    @staticmethod
-    def code(p, b, x):
-        return np.where(x @ p + b >= 0, 1.0, -1.0)
-
-    def mean_error(self, p, b, metric):
-        sums = [
-            np.sum(self.v[g] * self.error(self.code(p, b, x), g, metric))
-            for g, x in enumerate(self.x)
-        ]
-        return np.mean(sums)
-
-    def learn(self, p, b):
-        """Adam with bias correction, one step per block; then eq. 6 and eq. 4."""
-        config, losses = self.config, []
-        theta, m, v, t = np.append(p, b), 0.0, 0.0, 0
-        for epoch in range(config.max_epochs):
-            running = []
-            for g, x in enumerate(self.x):
-                u = x @ theta[:-1] + theta[-1]
-                h = np.where(u >= 0, 1.0, -1.0)
-                running.append(np.sum(self.v[g] * self.error(h, g, config.metric)))
-                dz = self.v[g] * self.error_slope(h, g)
-                dh = (dz * h[None, :]).sum(1) + (dz * h[:, None]).sum(0)
-                du = dh * (1 - np.tanh(u) ** 2)
-                gradient = np.append(x.T @ du, du.sum())
-                t += 1
-                m = config.adam_b1 * m + (1 - config.adam_b1) * gradient
-                v = config.adam_b2 * v + (1 - config.adam_b2) * gradient**2
-                mean = m / (1 - config.adam_b1**t)
-                scale = np.sqrt(v / (1 - config.adam_b2**t)) + 1e-8
-                theta = theta - config.learning_rate * mean / scale
-            losses.append(np.mean(running))
-            if epoch + 1 >= config.min_epochs and epoch + 1 > 10:
-                gain = np.mean(losses[-11:-1]) - np.mean(losses[-10:])
-                if gain < 1 / config.block_size**2:
-                    break
-        p, b = theta[:-1], theta[-1]
-        epsilon = self.mean_error(p, b, "squared_error")
-        beta = 0.5 * np.log((1 - epsilon) / epsilon)
-        objective = self.mean_error(p, b, config.metric)
-        for g, x in enumerate(self.x):
-            self.v[g] *= np.exp(beta * self.error(self.code(p, b, x), g, "squared_error"))
-            self.v[g] /= self.v[g].sum()
-        return p, b, beta, epsilon, objective, len(losses)
+def numpy_code(frames, bits, bit):
+    projection, bias = (np.asarray(array)[bit] for array in bits.hasher[:2])
+    return np.where(frames @ projection + bias >= 0, 1.0, -1.0)
 
 
-@pytest.mark.parametrize(
-    ("metric", "target"),
-    [("squared_error", "rbf"), ("cross_entropy", "rbf"), ("squared_error", "cosine")],
-)
-def test_published_mode_equals_the_oracle(metric, target):
-    config = dataclasses.replace(PUBLISHED, metric=metric, target=target)
+def test_closed_form_equals_iterated_weights():
+    """Multiply by exp(beta D) and renormalise, bit after bit, beyond one word."""
+    frames = make_frames(40)
+    ssm = np.exp((frames @ frames.T - 1) / 0.3).astype(np.float64)
+    for count in (0, 1, 31, 33, 64):
+        bits = make_bits(count)
+        expected = np.full(ssm.shape, 1 / ssm.size)
+        for bit in range(count):
+            code = numpy_code(frames, bits, bit)
+            error = ((np.outer(code, code) + 1) / 2 - ssm) ** 2
+            expected *= np.exp(float(bits.hasher.betas[bit]) * error)
+            expected /= expected.sum()
+        agreement = boosting.weighted_agreement(jnp.asarray(frames), bits)
+        got = boosting.pair_weights(
+            jnp.asarray(ssm, jnp.float32), agreement, jnp.sum(bits.hasher.betas)
+        )
+        np.testing.assert_allclose(got, expected, rtol=1e-3)
+        assert abs(float(np.sum(got)) - 1) < 1e-5
+
+
+def test_block_terms_give_the_weighted_error_of_any_code():
+    frames, bits = make_frames(40), make_bits(5)
+    ssm = jnp.asarray(np.exp((frames @ frames.T - 1) / 0.3), jnp.float32)
+    agreement = boosting.weighted_agreement(jnp.asarray(frames), bits)
+    weights = np.asarray(boosting.pair_weights(ssm, agreement, jnp.sum(bits.hasher.betas)))
+    terms = boosting.block_terms(jnp.asarray(frames), ssm, bits, "squared_error")
+    for seed in range(3):
+        code = np.random.default_rng(seed).choice([-1.0, 1.0], 40)
+        direct = np.sum(weights * ((np.outer(code, code) + 1) / 2 - np.asarray(ssm)) ** 2)
+        np.testing.assert_allclose(
+            learner.weighted_ssm_loss(jnp.asarray(code, jnp.float32), terms), direct, rtol=1e-4
+        )
+        np.testing.assert_allclose(
+            boosting.error_rate(jnp.asarray(code, jnp.float32), weights, ssm), direct, rtol=1e-4
+        )
+
+
+def test_bits_not_yet_learned_have_no_say():
+    frames = jnp.asarray(make_frames(20))
+    few, padded = make_bits(3, 32), make_bits(3, 96)
+    shared = Hasher(*(a.at[:32].set(b) for a, b in zip(padded.hasher, few.hasher, strict=True)))
+    np.testing.assert_array_equal(
+        boosting.weighted_agreement(frames, few),
+        boosting.weighted_agreement(frames, Bits(shared, few.learned)),
+    )
+
+
+def in_blocks(frames, size=40):
+    blocks = jnp.asarray(frames).reshape(-1, size, frames.shape[1])
+    return blocks, jax.vmap(self_similarity)(blocks)
+
+
+def test_the_pure_update_is_what_training_drives():
+    """The same bits from the scan over bits as from the driver, on the blocks that it cut."""
+    frames = make_frames(200)
+    hasher, info = driver.fit(frames, PUBLISHED, jax.random.key(3))
+    order_key, bits_key = jax.random.split(jax.random.key(3))
+    order = np.sort(np.asarray(jax.random.permutation(order_key, 200)).reshape(5, 40), axis=1)
+    blocks, ssms = in_blocks(frames[order.ravel()])
+    pure = jax.jit(boosting.boost, static_argnames="config")
+    found, infos = pure(blocks, ssms, PUBLISHED, bits_key)
+    for ours, theirs in zip(found, hasher, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+    np.testing.assert_allclose(infos.epsilon, info.epsilon, atol=1e-6)
+    np.testing.assert_allclose(infos.balance, info.balance, atol=1e-6)
+    assert infos.steps.tolist() == info.steps.tolist()
+
+
+def test_steps_jit_and_map_over_keys():
+    blocks, ssms = in_blocks(make_frames(120))
+    config = dataclasses.replace(PUBLISHED, num_bits=2, metric="cross_entropy", blocks_per_step=3)
+    keys = jax.random.split(jax.random.key(0), 3)
+    step = jax.jit(boosting.step, static_argnames="config")
+    many, _ = jax.jit(jax.vmap(lambda key: boosting.boost(blocks, ssms, config, key)))(keys)
+    for key, projections in zip(keys, many.projections, strict=True):
+        state = boosting.init(9, config, key)
+        for _ in range(2):
+            state, info = step(state, blocks, ssms, config)
+        assert int(state.bits.learned) == 2 and 0 < float(info.epsilon) < 1
+        np.testing.assert_allclose(state.bits.hasher.projections[:2], projections, atol=1e-5)
+
+
+def test_blocks_that_do_not_fill_a_step_are_refused():
+    blocks, ssms = in_blocks(make_frames(80))
+    config = dataclasses.replace(PUBLISHED, blocks_per_step=3)
+    state = boosting.init(9, config, jax.random.key(0))
+    with pytest.raises(ValueError, match="2 blocks: give a multiple of blocks_per_step, 3"):
+        boosting.step(state, blocks, ssms, config)
+
+
+def authors_bits(blocks, ssms, config, key):
+    """Algorithm 2 by automatic differentiation of eq. 5 pair by pair, eq. 4 iterated, in JAX."""
+    weights = jnp.full_like(ssms, 1 / ssms[0].size)
+    adam = optax.adam(config.learning_rate, config.adam_b1, config.adam_b2)
+
+    def loss(row, block, ssm, weight):
+        code = codes.straight_through_sign(block @ row[:-1] + row[-1])
+        return jnp.sum(weight * ((1 + jnp.outer(code, code)) / 2 - ssm) ** 2), code
+
+    def visit(carry, block):
+        row, state = carry
+        (value, _), slope = jax.value_and_grad(loss, has_aux=True)(row, *block)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = adam.update(slope, state)
+            return (optax.apply_updates(row, updates), state), value
+
+    one_pass = jax.jit(lambda carry, weights: jax.lax.scan(visit, carry, (blocks, ssms, weights)))
+    rows = []
+    for bit in range(config.num_bits):
+        start_key, _ = jax.random.split(jax.random.fold_in(key, bit))
+        row = jax.random.normal(start_key, (1, blocks.shape[-1] + 1), blocks.dtype)[0]
+        row, losses = row * (2 / (row.size + 1)) ** 0.5, []
+        carry = row, adam.init(row)
+        while len(losses) < config.max_epochs:
+            carry, of_blocks = one_pass(carry, weights)
+            losses.append(float(jnp.mean(of_blocks)))
+            if len(losses) < max(config.min_epochs, 11):
+                continue
+            if (losses[-11] - losses[-1]) / 10 < 1 / config.block_size**2:
+                break
+        rows.append(carry[0])
+        error, code = jax.vmap(functools.partial(loss, carry[0]))(blocks, ssms, weights)
+        epsilon = jnp.mean(error)
+        beta = jnp.log((1 - epsilon) / epsilon) / 2
+        misfit = ((1 + code[:, :, None] * code[:, None, :]) / 2 - ssms) ** 2
+        weights = weights * jnp.exp(beta * misfit)
+        weights = weights / jnp.sum(weights, axis=(1, 2), keepdims=True)
+    return jnp.stack(rows)
+
+
+@pytest.fixture(scope="module")
+def real_frames(real_data):
+    """Two blocks of 150 frames of real recordings, as training draws them."""
+    speech = corpora.load(corpora.list_speech(str(real_data / "LibriSpeech")), 16_000)
+    noise = corpora.load(corpora.list_noise(str(real_data / "noise" / "train")), 16_000)
+    mixtures = corpora.make_mixtures(speech.some(range(6)), noise.some(range(3)), 0.0, 0)
+    return sample_frames(mixtures, TrainConfig()).frames[:300]
+
+
+def test_published_bits_are_the_authors_bit_for_bit_on_real_frames(real_frames):
+    """Ten bits: codes equal exactly, hyperplanes to what rounding in float64 leaves."""
+    config = FitConfig(
+        num_bits=10,
+        block_size=150,
+        mode="published",
+        sigma2=0.9,
+        learning_rate=1e-3,
+        min_epochs=20,
+        max_epochs=40,
+    )
     with jax.enable_x64():
-        frames = make_frames(215).astype(np.float64)
-        order_key, bits_key = jax.random.split(jax.random.key(3))
-        hasher, info = boosting.fit(frames, config, jax.random.key(3))
-        order = np.asarray(jax.random.permutation(order_key, 215))[:200]
-        blocks = frames[order].reshape(5, 40, -1)
-        oracle = Oracle(blocks, blocks, config)
-        for bit in range(config.num_bits):
-            start_key, _ = jax.random.split(jax.random.fold_in(bits_key, bit))
-            start = jax.random.normal(start_key, (1, 10), jnp.float64)
-            theta = np.asarray(start)[0] * np.sqrt(2 / 11)
-            p, b, beta, epsilon, objective, epochs = oracle.learn(theta[:-1], theta[-1])
-            np.testing.assert_allclose(hasher.projections[bit], p, atol=1e-9)
-            np.testing.assert_allclose(hasher.biases[bit], b, atol=1e-9)
-            np.testing.assert_allclose(hasher.betas[bit], beta, atol=1e-9)
-            np.testing.assert_allclose(info.epsilon[bit], epsilon, atol=1e-9)
-            np.testing.assert_allclose(info.objective[bit], objective, atol=1e-9)
-            assert info.steps[bit] == epochs * 5
-            ours = codes.sign(codes.project(frames, hasher.projections, hasher.biases))[:, bit]
-            assert np.array_equal(ours, Oracle.code(p, b, frames))
-    assert info.num_left_over == 15
-    assert info.num_frames == 200
-
-
-def test_fast_mode_is_never_above_published_from_the_same_weights():
-    """Bit by bit, both modes go on from the bits that the published mode learned."""
-    frames = make_frames(400, seed=1)
-    published = dataclasses.replace(PUBLISHED, block_size=50, max_epochs=60)
-    slow_set = boosting.prepare(frames, published, jax.random.key(5))
-    fast_set = boosting.prepare(frames, FAST, jax.random.key(5))
-    state = boosting.init(slow_set, published, jax.random.key(6))
-    for _ in range(4):
-        _, fast_info = boosting.step(state, fast_set, FAST)
-        state, slow_info = boosting.step(state, slow_set, published)
-        assert fast_info.objective <= slow_info.objective
-        assert fast_info.constant_objective == pytest.approx(slow_info.constant_objective)
-
-
-def test_boosting_brings_the_code_closer_to_its_target():
-    hasher, info = boosting.fit(make_frames(), FAST, jax.random.key(1))
-    assert hasher.num_bits == 5
-    assert info.approximation_error[-1] < 0.7 * info.approximation_error[0]
-    assert np.all(info.objective < info.constant_objective)
-    assert np.all(np.abs(info.balance) < 0.9)
-    np.testing.assert_allclose(info.beta, np.log((1 - info.epsilon) / info.epsilon) / 2)
-    np.testing.assert_allclose(hasher.betas, info.beta, rtol=1e-6)
-
-
-def test_approximation_error_equals_the_direct_mean():
-    frames = make_frames(50, seed=2)
-    hasher, info = boosting.fit(frames, FAST, jax.random.key(1))
-    bits = np.asarray(frames @ np.asarray(hasher.projections).T + np.asarray(hasher.biases) >= 0)
-    ssm = np.exp((frames @ frames.T - 1) / FAST.sigma2)
-    betas = np.asarray(hasher.betas)
-    for count in (1, 5):
-        agree = bits[:, None, :count] == bits[None, :, :count]
-        weighted = (agree * betas[:count]).sum(-1) / betas[:count].sum()
-        assert info.approximation_error[count - 1] == pytest.approx(
-            np.mean((ssm - weighted) ** 2), rel=1e-4
-        )
-        assert info.plain_approximation_error[count - 1] == pytest.approx(
-            np.mean((ssm - agree.mean(-1)) ** 2), rel=1e-4
-        )
-
-
-def test_target_vectors_decide_the_similarity():
-    """Features with noise in them, similarity from the clean ones: codes follow the clean ones."""
-    clean = make_frames(400, seed=3)
-    noise = np.abs(np.random.default_rng(0).normal(size=clean.shape)).astype(np.float32)
-    noisy = np.concatenate([clean, 3 * noise], axis=1)
-    whitened = dataclasses.replace(FAST, ridge=0.01)  # most of the variance is noise here
-    _, guided = boosting.fit(noisy, whitened, jax.random.key(0), clean)
-    _, plain = boosting.fit(clean, FAST, jax.random.key(0))
-    assert guided.approximation_error[-1] < 1.5 * plain.approximation_error[-1]
-
-
-def test_leftover_frames_are_counted():
-    _, info = boosting.fit(make_frames(215), FAST, jax.random.key(0))
-    assert (info.num_blocks, info.num_frames, info.num_left_over) == (4, 200, 15)
-    _, info = boosting.fit(make_frames(30), FAST, jax.random.key(0))
-    assert (info.num_blocks, info.block_size, info.num_left_over) == (1, 30, 0)
-
-
-def test_silent_frames_do_not_become_nan():
-    frames = make_frames()
-    frames[::10] = 0.0
-    hasher, info = boosting.fit(frames, FAST, jax.random.key(0))
-    assert np.isfinite(hasher.projections).all()
-    assert np.isfinite(info.objective).all()
-
-
-def test_same_key_same_bits_other_key_other_bits():
-    frames = make_frames()
-    first, _ = boosting.fit(frames, FAST, jax.random.key(0))
-    again, _ = boosting.fit(frames, FAST, jax.random.key(0))
-    other, _ = boosting.fit(frames, FAST, jax.random.key(1))
-    assert np.array_equal(first.projections, again.projections)
-    assert not np.array_equal(first.projections, other.projections)
-
-
-def test_shorter_training_gives_a_prefix():
-    frames = make_frames()
-    long, _ = boosting.fit(frames, FAST, jax.random.key(0))
-    short, _ = boosting.fit(frames, dataclasses.replace(FAST, num_bits=2), jax.random.key(0))
-    assert np.array_equal(long.prefix(2).projections, short.projections)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_values_that_are_not_finite_stop_training(value):
-    frames = make_frames()
-    frames[3, 4] = value
-    with pytest.raises(ValueError, match="epsilon is nan"):
-        boosting.fit(frames, PUBLISHED, jax.random.key(0))
-    with pytest.raises(ValueError, match="epsilon is nan"):
-        boosting.fit(frames, FAST, jax.random.key(0))
-
-
-def test_a_target_reproduced_exactly_stops_training():
-    frames = np.repeat(np.eye(2, dtype=np.float32), 40, axis=0)
-    config = dataclasses.replace(FAST, target="cosine", block_size=80)
-    with pytest.raises(ValueError, match="bit 0: its error epsilon"):
-        boosting.fit(frames, config, jax.random.key(0))
-
-
-@pytest.mark.parametrize(
-    ("frames", "target", "message"),
-    [
-        (np.zeros(5, np.float32), None, "frames has shape"),
-        (np.zeros((1, 5), np.float32), None, "frames has shape"),
-        (make_frames(), make_frames(10), "target has shape"),
-    ],
-)
-def test_bad_shapes_are_named(frames, target, message):
-    with pytest.raises(ValueError, match=message):
-        boosting.fit(frames, FAST, jax.random.key(0), target)
+        frames = spectra.unit_norm(jnp.asarray(real_frames, jnp.float64))
+        blocks = frames.reshape(2, 150, -1)
+        ssms = jax.vmap(lambda block: self_similarity(block, "rbf", 0.9))(blocks)
+        pure = jax.jit(boosting.boost, static_argnames="config")
+        hasher, infos = pure(blocks, ssms, config, jax.random.key(0))
+        rows = authors_bits(blocks, ssms, config, jax.random.key(0))
+        ours = codes.project(frames, hasher.projections, hasher.biases) >= 0
+        theirs = codes.project(frames, rows[:, :-1], rows[:, -1]) >= 0
+    np.testing.assert_allclose(hasher.projections, rows[:, :-1], atol=1e-9)
+    np.testing.assert_array_equal(ours, theirs)
+    assert np.abs(infos.balance).mean() < 0.5

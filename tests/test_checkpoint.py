@@ -10,9 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from blsh_jax import boosting, checkpoint
 from blsh_jax.config import FitConfig
-from tests.test_boosting import make_frames
+from blsh_jax.training import driver
+from tests.test_driver import make_frames
 
 CONFIG = FitConfig(num_bits=4, block_size=50, fast_candidates=8, fast_steps=40)
 LONGER = dataclasses.replace(CONFIG, num_bits=6, fast_steps=1500)  # time enough to be killed in
@@ -20,12 +20,12 @@ LONGER = dataclasses.replace(CONFIG, num_bits=6, fast_steps=1500)  # time enough
 
 def fit(config=CONFIG, frames=None, **options):
     frames = make_frames() if frames is None else frames
-    return boosting.fit(frames, config, jax.random.key(0), **options)
+    return driver.fit(frames, config, jax.random.key(0), **options)
 
 
 def stop_after(monkeypatch, count, error):
     """Make the step after ``count`` bits raise ``error``."""
-    original, calls = boosting.step, []
+    original, calls = driver.step, []
 
     def step(*arguments):
         calls.append(None)
@@ -33,19 +33,17 @@ def stop_after(monkeypatch, count, error):
             raise error
         return original(*arguments)
 
-    monkeypatch.setattr(boosting, "step", step)
+    monkeypatch.setattr(driver, "step", step)
 
 
-def test_interrupt_leaves_the_bits_so_far(monkeypatch):
+def test_interrupt_leaves_the_bits_so_far_if_any(monkeypatch):
     whole, _ = fit()
-    stop_after(monkeypatch, 2, KeyboardInterrupt())
-    hasher, info = fit()
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, KeyboardInterrupt())
+        hasher, info = fit()
     assert info.interrupted
     assert hasher.num_bits == len(info.epsilon) == 2
     np.testing.assert_array_equal(hasher.projections, whole.prefix(2).projections)
-
-
-def test_interrupt_before_the_first_bit_is_an_interrupt(monkeypatch):
     stop_after(monkeypatch, 0, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         fit()
@@ -74,6 +72,7 @@ fit(LONGER, checkpoint=sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_to_the_same_bits(tmp_path):
     path = tmp_path / "run.npz"
     process = subprocess.Popen([sys.executable, "-c", _RUN, str(path)])
@@ -90,18 +89,13 @@ def test_killed_run_goes_on_to_the_same_bits(tmp_path):
     np.testing.assert_array_equal(resumed.betas, whole.betas)
 
 
-def test_other_settings_or_frames_are_refused_with_the_difference(tmp_path):
+def test_damage_and_other_settings_or_frames_are_refused_with_the_difference(tmp_path):
     path = tmp_path / "run.npz"
     fit(checkpoint=path)
     with pytest.raises(ValueError, match=r"config.sigma2: 0.3 in the checkpoint, 0.5 now"):
         fit(dataclasses.replace(CONFIG, sigma2=0.5), checkpoint=path)
     with pytest.raises(ValueError, match=r"frames: 210x9 float32 .* in the checkpoint"):
         fit(frames=make_frames(seed=9), checkpoint=path)
-
-
-def test_damaged_checkpoint_is_named(tmp_path):
-    path = tmp_path / "run.npz"
-    fit(checkpoint=path)
     content = path.read_bytes()
     for damaged in (b"", b"not a checkpoint", content[: len(content) // 2]):
         path.write_bytes(damaged)
@@ -109,11 +103,7 @@ def test_damaged_checkpoint_is_named(tmp_path):
             fit(checkpoint=path)
 
 
-def test_no_file_is_no_checkpoint(tmp_path):
-    assert checkpoint.load(tmp_path / "none.npz", {}) is None
-
-
-def test_log_has_one_line_per_bit(tmp_path, capsys):
+def test_log_has_one_line_per_bit_and_says_why_a_run_ended(monkeypatch, tmp_path, capsys):
     path = tmp_path / "logs" / "run.jsonl"
     _, info = fit(log=path, progress=True)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -123,15 +113,10 @@ def test_log_has_one_line_per_bit(tmp_path, capsys):
     assert lines[0]["plan"] == info.plan
     assert lines[-1]["error"] is None
     screen = "".join(capsys.readouterr())
-    assert "memory plan float32" in screen
-    assert "epsilon" in screen
-    assert "frames/s" in screen
-
-
-def test_log_says_why_a_run_ended(monkeypatch, tmp_path):
+    assert all(word in screen for word in ("memory plan float32", "epsilon", "frames/s"))
     stop_after(monkeypatch, 1, RuntimeError("power cut"))
     with pytest.raises(RuntimeError):
-        fit(log=tmp_path / "run.jsonl")
-    last = (tmp_path / "run.jsonl").read_text().splitlines()[-1]
+        fit(log=tmp_path / "cut" / "run.jsonl")
+    last = (tmp_path / "cut" / "run.jsonl").read_text().splitlines()[-1]
     assert json.loads(last)["error"] == "RuntimeError: power cut"
-    assert os.listdir(tmp_path) == ["run.jsonl"]
+    assert os.listdir(tmp_path / "cut") == ["run.jsonl"]

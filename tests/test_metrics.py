@@ -9,8 +9,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blsh_jax import metrics
-from blsh_jax.metrics import bss_eval, length_weighted_mean, si_sdr
+from blsh_jax.evaluation import metrics
+from blsh_jax.evaluation.metrics import bss_eval, length_weighted_mean, si_sdr
 
 SAMPLES = 9000
 
@@ -47,8 +47,7 @@ def orthogonal(count, taps=512):
     return pulses
 
 
-@pytest.mark.parametrize("interference", [10.0, 1.0, 1e-2, 1e-4])
-@pytest.mark.parametrize("artifacts", [1.0, 1e-3])
+@pytest.mark.parametrize(("interference", "artifacts"), [(10.0, 1.0), (1e-2, 1.0), (1e-4, 1e-3)])
 def test_orthogonal_signals_give_the_scores_of_their_gains(interference, artifacts):
     first, second, third = orthogonal(3)
     reference = np.stack([first, second])
@@ -70,20 +69,16 @@ def test_a_filter_shorter_than_the_taps_is_forgiven_and_a_longer_one_is_not():
         filtered = 0.5 * speech + 0.3 * np.roll(speech, delay)
         sdr = bss_eval(reference, np.stack([filtered, noise])).sdr[0]
         assert (sdr > 100) == forgiven
-
-
-def test_a_perfect_estimate_is_beyond_every_other():
-    reference = np.stack([voice(0, SAMPLES), signals(5, SAMPLES)])
     assert np.all(np.stack(bss_eval(reference, reference)) > 200)
 
 
-@pytest.mark.parametrize("error_db", [-10, 0, 10, 20, 40, 60, 80, 100])
+@pytest.mark.parametrize("error_db", [-10, 10, 40, 100])
 def test_agrees_with_mir_eval(error_db):
     pair = separated(voice(error_db + 20, SAMPLES), signals(1, SAMPLES), error_db)
     np.testing.assert_allclose(bss_eval(*pair), oracle(*pair), atol=1e-6)
 
 
-@pytest.mark.parametrize("error_db", [-10, 5, 40, 80])
+@pytest.mark.parametrize("error_db", [-10, 40])
 def test_agrees_with_mir_eval_on_recordings(real_data, error_db):
     speech_file = sorted((real_data / "LibriSpeech").rglob("*.flac"))[error_db % 7]
     noise_file = sorted((real_data / "noise" / "open").glob("*.flac"))[error_db % 11]
@@ -105,8 +100,7 @@ def test_other_numbers_of_sources_agree_with_mir_eval(num_sources):
         np.testing.assert_allclose(scores.sir, expected[1], atol=1e-6)
 
 
-@pytest.mark.parametrize("filter_length", [1, 2, 7])
-@pytest.mark.parametrize("samples", [5, 60])
+@pytest.mark.parametrize(("filter_length", "samples"), [(1, 60), (7, 60), (7, 5)])
 def test_short_filters_agree_with_least_squares(filter_length, samples):
     reference, estimate = signals(0, 2, samples), signals(1, 2, samples)
     padded = np.pad(estimate, ((0, 0), (0, filter_length - 1)))
@@ -145,7 +139,9 @@ def test_batch_of_different_lengths_equals_single_calls():
     lengths = np.array([9000, 700, 8192, 4000, 3])
     reference, estimate = signals(0, 5, 2, 9000), signals(1, 5, 2, 9000)
     estimate += reference
-    batch = np.stack(bss_eval(reference, estimate, lengths))
+    padding = np.arange(9000) >= lengths[:, None, None]
+    spoilt = np.where(padding, np.nan, reference), np.where(padding, np.inf, estimate)
+    batch = np.stack(bss_eval(*spoilt, lengths))  # what is padded need not be finite
     assert batch.shape == (3, 5, 2)
     for u, n in enumerate(lengths):
         single = np.stack(bss_eval(reference[u, :, :n], estimate[u, :, :n]))
@@ -153,25 +149,15 @@ def test_batch_of_different_lengths_equals_single_calls():
     flat = si_sdr(reference[:, 0], estimate[:, 0], lengths)
     for u, n in enumerate(lengths):
         np.testing.assert_allclose(flat[u], si_sdr(reference[u, 0, :n], estimate[u, 0, :n]))
-
-
-def test_more_utterances_than_a_group():
-    reference = signals(0, metrics._GROUP["cpu"] + 3, 2, 400)
-    estimate = reference + 0.3 * signals(1, *reference.shape)
-    batch = np.stack(bss_eval(reference, estimate, filter_length=8))
-    reverse = np.stack(bss_eval(reference[::-1], estimate[::-1], filter_length=8))
+    many = signals(0, metrics._GROUP["cpu"] + 3, 2, 400)  # more than a group
+    noisy = many + 0.3 * signals(1, *many.shape)
+    batch = np.stack(bss_eval(many, noisy, filter_length=8))
+    reverse = np.stack(bss_eval(many[::-1], noisy[::-1], filter_length=8))
     np.testing.assert_allclose(batch, reverse[:, ::-1], atol=1e-9)
     assert len(np.unique(batch)) == batch.size
 
 
-def test_padding_is_ignored_even_if_it_is_not_finite():
-    reference, estimate = signals(0, 1, 2, 900), signals(1, 1, 2, 900)
-    expected = bss_eval(reference[..., :700], estimate[..., :700])
-    reference[..., 700:], estimate[..., 700:] = np.nan, np.inf
-    np.testing.assert_array_equal(bss_eval(reference, estimate, [700]), expected)
-
-
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(gains=st.lists(st.floats(-1e6, 1e6).filter(lambda g: abs(g) > 1e-6), min_size=4, max_size=4))
 def test_gains_change_no_score(gains):
     reference, estimate = signals(0, 2, 500), signals(1, 2, 500) + signals(0, 2, 500)
@@ -181,14 +167,11 @@ def test_gains_change_no_score(gains):
     np.testing.assert_allclose(si_sdr(*scaled), si_sdr(reference, estimate), atol=1e-6)
 
 
-@pytest.mark.parametrize("gain", [1.0, 1e-2, 1e-5])
-def test_si_sdr_closed_form(gain):
+def test_si_sdr_closed_form_and_no_filter_is_forgiven():
     first, second = orthogonal(2)
-    expected = 10 * np.log10(9 / gain**2)
-    np.testing.assert_allclose(si_sdr(first, 3 * first + gain * second), expected, atol=1e-9)
-
-
-def test_si_sdr_forgives_no_filter():
+    for gain in (1.0, 1e-5):
+        expected = 10 * np.log10(9 / gain**2)
+        np.testing.assert_allclose(si_sdr(first, 3 * first + gain * second), expected, atol=1e-9)
     speech = voice(0, SAMPLES)
     speech[-1] = 0  # so that the delayed signal is whole
     delayed = np.roll(speech, 1)
@@ -203,14 +186,61 @@ def test_every_float_type_of_numpy_and_jax(kind):
     assert all(isinstance(v, np.ndarray) and v.dtype == np.float64 for v in scores)
     expected = bss_eval(reference.astype(np.float64), estimate.astype(np.float64))
     np.testing.assert_array_equal(scores, expected)
+    assert not jax.config.jax_enable_x64 and jnp.ones(2).dtype == jnp.float32
     if kind != np.float64:
         np.testing.assert_array_equal(bss_eval(jnp.asarray(reference), estimate), expected)
 
 
-def test_callers_precision_is_kept():
-    bss_eval(signals(0, 2, 800), signals(1, 2, 800))
-    assert not jax.config.jax_enable_x64
-    assert jnp.ones(2).dtype == jnp.float32
+def near(seed=0):
+    """Float32 batches of 3 utterances, as a loss sees them."""
+    reference = signals(seed, 3, 2, 400)
+    estimate = reference + 0.3 * reference[:, ::-1] + 0.3 * signals(seed + 1, 3, 2, 400)
+    return reference.astype(np.float32), estimate.astype(np.float32)
+
+
+def traced_sdr(reference, estimate):
+    return bss_eval(reference, estimate, filter_length=8).sdr
+
+
+def test_traced_scores_equal_those_of_arrays():
+    reference, estimate = near()
+    lengths = np.array([400, 300, 123])
+    run = jax.jit(lambda r, e, n: (bss_eval(r, e, n, 8), si_sdr(r[:, 0], e[:, 0], n)))
+    scores, flat = run(reference, estimate, lengths)
+    # Energies carry a relative rounding of some 1e-5 after sums of 400 products and 8 steps.
+    np.testing.assert_allclose(scores, bss_eval(reference, estimate, lengths, 8), atol=1e-3)
+    np.testing.assert_allclose(flat, si_sdr(reference[:, 0], estimate[:, 0], lengths), atol=1e-3)
+    assert flat.dtype == scores.sdr.dtype == jnp.float32
+    mapped = jax.jit(jax.vmap(traced_sdr))(reference, estimate)
+    np.testing.assert_allclose(mapped, traced_sdr(reference, estimate), atol=1e-3)
+    inside = []  # arrays inside a trace are scored as outside
+    jax.jit(lambda x: inside.append(traced_sdr(reference, estimate)) or x)(1)
+    np.testing.assert_array_equal(inside[0], traced_sdr(reference, estimate))
+    with jax.enable_x64(True):
+        wide = jax.jit(traced_sdr)(*(x.astype(np.float64) for x in (reference, estimate)))
+        assert wide.dtype == jnp.float64
+        np.testing.assert_allclose(wide, traced_sdr(reference, estimate), atol=1e-9)
+
+
+def test_gradients():
+    """Of SI-SDR in closed form; a step along that of BSS Eval raises the SDR."""
+    reference, estimate = (x[0, 0] for x in near())
+    unit = reference / np.linalg.norm(reference)
+    rest = estimate - (unit @ estimate) * unit
+    expected = 20 / np.log(10) * (unit / (unit @ estimate) - rest / (rest @ rest))
+    np.testing.assert_allclose(
+        jax.grad(si_sdr, 1)(reference, estimate), expected, atol=1e-4 * np.abs(expected).max()
+    )
+    reference, estimate = near()
+    loss = jax.jit(jax.value_and_grad(lambda e: jnp.sum(traced_sdr(reference, e))))
+    before, slope = loss(estimate)
+    assert np.all(np.isfinite(slope))
+    size = 1e-2 / np.sum(np.square(slope))
+    after = np.sum(traced_sdr(reference, estimate + size * slope))
+    np.testing.assert_allclose(after - before, 1e-2, rtol=0.2)
+    # Nothing of the noise is left to divide by, and the gradient stays finite.
+    _, slope = loss(np.stack([reference[:, 0], reference[:, 0]], axis=1) * np.float32(2))
+    assert np.all(np.isfinite(slope))
 
 
 def test_one_compilation_per_padded_shape():
@@ -252,10 +282,8 @@ def with_value(value, utterance, source):
         (with_value(np.inf, 1, 1), signals(1, 3, 2, 50), None, "reference, ut.* 1, so.* 1.*finite"),
         (signals(0, 2, 50), signals(1, 2, 51), None, r"estimate has shape \(2, 51\)"),
         (signals(0, 50), signals(1, 50), None, r"reference has shape \(50,\)"),
-        (signals(0, 1, 1, 2, 50), signals(1, 1, 1, 2, 50), None, "reference has shape"),
         (signals(0, 2, 0), signals(1, 2, 0), None, "reference is empty"),
         (np.ones((2, 50), int), signals(1, 2, 50), None, "reference has type int64"),
-        (signals(0, 2, 50), np.ones((2, 50), complex), None, "estimate has type complex128"),
         (signals(0, 2, 50), signals(1, 2, 50), [50], "lengths is only for a batch"),
         (signals(0, 3, 2, 50), signals(1, 3, 2, 50), [50, 50], r"lengths has shape \(2,\)"),
         (signals(0, 3, 2, 50), signals(1, 3, 2, 50), [5.0, 5, 5], "lengths has .* float64"),
@@ -268,10 +296,15 @@ def test_bad_input(reference, estimate, lengths, message):
         bss_eval(reference, estimate, lengths)
 
 
-def test_bad_settings():
+def test_bad_settings_and_traced_shapes():
     with pytest.raises(ValueError, match="filter_length is 0"):
         bss_eval(signals(0, 2, 50), signals(1, 2, 50), filter_length=0)
     with pytest.raises(ValueError, match="reference has shape"):
         si_sdr(signals(0, 1, 2, 50), signals(1, 1, 2, 50))
     with pytest.raises(ValueError, match="estimate, utterance 1, source 0, is silent"):
         si_sdr(signals(0, 2, 50), np.stack([signals(1, 50), np.zeros(50)]))
+    reference, estimate = near()
+    with pytest.raises(ValueError, match="estimate has shape"):
+        jax.jit(bss_eval)(reference, estimate[..., 1:])
+    with pytest.raises(ValueError, match=r"lengths has shape \(2,\)"):
+        jax.jit(bss_eval)(reference, estimate, np.array([1, 2]))

@@ -24,7 +24,7 @@ SPEECH = _loaded("s", [900, 1500, 2300, 1000, 400, 1501])
 NOISE = _loaded("n", [5000, 700, 9000], seed=1)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(
     snr_db=st.floats(-40, 40),
     length=st.integers(50, 3000),
@@ -42,36 +42,24 @@ def test_snr_is_exact(snr_db, length, noise_length, gain, seed):
     np.testing.assert_array_equal(mixture.mixture, mixture.speech + mixture.noise)
 
 
-def test_a_short_noise_starts_over_at_its_end():
-    speech, noise = np.ones(8, np.float32), np.float32([1, 2, 3])
-    mixture = corpora.mix(speech, noise, 0.0, 2)
-    expected = np.float32([3, 1, 2, 3, 1, 2, 3, 1])
-    np.testing.assert_allclose(mixture.noise / mixture.noise[1], expected, rtol=1e-6)
-
-
-def test_a_long_noise_is_cut_in_one_piece():
-    noise = np.arange(1, 101, dtype=np.float32)
-    for seed in range(50):
-        cut = corpora.mix(np.ones(90, np.float32), noise, 0.0, np.random.default_rng(seed)).noise
-        np.testing.assert_allclose(np.diff(cut), cut[1] - cut[0], rtol=1e-4)
-
-
-def test_a_silent_cut_is_drawn_again():
-    noise = np.zeros(1000, np.float32)
-    noise[400:600] = 1
+def test_noise_is_cut_in_one_piece_that_sounds_and_starts_over_at_its_end():
+    ramp = np.arange(1, 101, dtype=np.float32)
+    late = np.float32(np.arange(1000) // 200 == 2)
     for seed in range(20):
-        mixture = corpora.mix(np.ones(100, np.float32), noise, 0.0, np.random.default_rng(seed))
+        cut = corpora.mix(np.ones(90, np.float32), ramp, 0.0, np.random.default_rng(seed)).noise
+        np.testing.assert_allclose(np.diff(cut), cut[1] - cut[0], rtol=1e-4)
+        mixture = corpora.mix(np.ones(100, np.float32), late, 0.0, np.random.default_rng(seed))
         assert abs(_snr(mixture)) < 1e-4
+    over = corpora.mix(np.ones(8, np.float32), np.float32([1, 2, 3]), 0.0, 2).noise
+    np.testing.assert_allclose(over / over[1], np.float32([3, 1, 2, 3, 1, 2, 3, 1]), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("speech", "noise", "offset", "message"),
     [
         (np.zeros(9), np.ones(9), 0, "speech 'a' is silent"),
-        (np.ones(0), np.ones(9), 0, "speech 'a' is silent"),
         (np.ones(9), np.zeros(9), np.random.default_rng(0), "noise 'b' is silent"),
         (np.ones(3), np.float32([1, 0, 0, 0]), 1, "noise 'b' is silent"),
-        (np.ones(9), np.ones(0), 0, "noise 'b' is silent"),
     ],
 )
 def test_silence_is_named(speech, noise, offset, message):
@@ -121,7 +109,7 @@ def test_parts_are_disjoint_and_share_no_noise():
         assert abs(_snr(first)) < 1e-4 and abs(_snr(last)) < 1e-4
 
 
-@pytest.mark.parametrize("count", [1, 5, 6, 7, 12, 17])
+@pytest.mark.parametrize("count", [5, 7, 17])
 def test_a_choice_is_balanced_nested_and_seeded(count):
     chosen = corpora.make_mixtures(SPEECH, NOISE, 0.0, 3, max_mixtures=count)
     assert len(chosen) == count == len(set(chosen.pairs))
@@ -133,11 +121,8 @@ def test_a_choice_is_balanced_nested_and_seeded(count):
     whole = {m.key: m for m in corpora.make_mixtures(SPEECH, NOISE, 0.0, 3)}
     for mixture in chosen:
         _assert_same(mixture, whole[mixture.key])
-
-
-def test_another_seed_chooses_other_mixtures():
-    chosen = {corpora.make_mixtures(SPEECH, NOISE, 0.0, s, max_mixtures=5).pairs for s in range(6)}
-    assert len(chosen) > 1
+    others = (corpora.make_mixtures(SPEECH, NOISE, 0.0, s, max_mixtures=count) for s in range(6))
+    assert len({other.pairs for other in others}) > 1
 
 
 def test_silent_parts_are_left_out_by_name():
@@ -153,22 +138,18 @@ def test_silent_parts_are_left_out_by_name():
         corpora.make_mixtures(speech, noise.some([1]), 0.0, 0)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_bad_arguments_are_named():
+    for arguments, message in (
         ({"part": "middle"}, "part is 'middle'"),
         ({"held_back": 1.0}, "held_back is 1.0"),
         ({"part": "closed", "held_back": 0.0}, "held_back is 0.0"),
         ({"max_mixtures": 0}, "max_mixtures is 0"),
-    ],
-)
-def test_bad_arguments_are_named(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        corpora.make_mixtures(SPEECH, NOISE, 0.0, 0, **arguments)
+    ):
+        with pytest.raises(ValueError, match=message):
+            corpora.make_mixtures(SPEECH, NOISE, 0.0, 0, **arguments)
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 18, 25])
-@pytest.mark.parametrize("as_list", [False, True])
+@pytest.mark.parametrize(("batch_size", "as_list"), [(4, False), (25, True)])
 def test_batches_hold_every_mixture_once(batch_size, as_list):
     mixtures = corpora.make_mixtures(SPEECH, NOISE, 0.0, 0)
     if as_list:
@@ -187,6 +168,8 @@ def test_batches_hold_every_mixture_once(batch_size, as_list):
             np.testing.assert_array_equal(batch.mixture[row, :length], mixtures[index].mixture)
             np.testing.assert_array_equal(batch.speech[row, :length], mixtures[index].speech)
     assert sorted(seen) == list(range(18))
+    with pytest.raises(ValueError, match="batch_size 0"):
+        next(corpora.batches([], 0))
 
 
 def test_batches_have_few_shapes_longest_first():
@@ -194,8 +177,3 @@ def test_batches_have_few_shapes_longest_first():
     mixtures = corpora.make_mixtures(speech, _loaded("n", [4000]), 0.0, 0)
     widths = [b.speech.shape[1] for b in corpora.batches(mixtures, 4, multiple=500)]
     assert widths == sorted(widths, reverse=True) and set(widths) <= {1500, 2000, 2500, 3000}
-
-
-def test_batches_refuse_empty_sizes():
-    with pytest.raises(ValueError, match="batch_size 0"):
-        next(corpora.batches([], 0))

@@ -43,7 +43,15 @@ def test_cells_call_the_library_and_define_nothing(path):
             assert not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.While)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+# The shortest stands for the others in a quick run.
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=[] if path.stem == "walkthrough" else pytest.mark.slow)
+        for path in NOTEBOOKS
+    ],
+    ids=NAMES,
+)
 def test_notebooks_run(path, tmp_path, monkeypatch):
     monkeypatch.setenv("BLSH_NOTEBOOK_SIZE", "tiny")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")

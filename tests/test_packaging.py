@@ -47,38 +47,28 @@ def archives(tmp_path_factory):
     return source, wheel
 
 
-@pytest.fixture(scope="module")
-def installed(archives, tmp_path_factory):
-    """A folder that holds the installed wheel and nothing else."""
-    target = tmp_path_factory.mktemp("installed")
-    command = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index")
-    run(*command, "--target", target, archives[1], cwd=target)
-    return target
-
-
-def test_the_wheel_holds_the_package_and_nothing_else(archives):
-    names = zipfile.ZipFile(archives[1]).namelist()
-    assert archives[1].name == f"blsh_jax-{__version__}-py3-none-any.whl"
+def test_the_wheel_holds_the_package_alone_and_the_source_archive_its_tests(archives):
+    source, wheel = archives
+    names = zipfile.ZipFile(wheel).namelist()
+    assert wheel.name == f"blsh_jax-{__version__}-py3-none-any.whl"
     top = {name.partition("/")[0] for name in names}
     assert top == {"blsh_jax", f"blsh_jax-{__version__}.dist-info"}
     expected = {
         path.relative_to(ROOT).as_posix()
-        for pattern in ("**/*.py", "py.typed", "models/*.npz")
+        for pattern in ("**/*.py", "py.typed", "models/*.npz", "export/c/*")
         for path in (ROOT / "blsh_jax").glob(pattern)
     }
-    assert "blsh_jax/py.typed" in expected
-    assert expected <= set(names)
-
-
-def test_the_source_archive_can_be_tested(archives):
-    with tarfile.open(archives[0]) as archive:
+    assert "blsh_jax/py.typed" in expected and expected <= set(names)
+    with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    for path in ("LICENSE", "tests/conftest.py", "experiments/train.py", "pyproject.toml"):
-        assert path in names
+    assert {"LICENSE", "tests/conftest.py", "experiments/train.py", "pyproject.toml"} <= names
     assert not any("__pycache__" in name for name in names)
 
 
-def test_the_installed_package_runs_outside_the_checkout(installed, tmp_path):
+def test_the_installed_package_runs_outside_the_checkout(archives, tmp_path):
+    installed = tmp_path / "installed"
+    command = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index")
+    run(*command, "--target", installed, archives[1], cwd=tmp_path)
     outside = {"cwd": tmp_path, "PYTHONPATH": str(installed), "JAX_PLATFORMS": "cpu"}
     code = "import blsh_jax; print(blsh_jax.__file__, blsh_jax.__version__)"
     expected = f"{installed / 'blsh_jax' / '__init__.py'} {__version__}\n"

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,13 @@ import pytest
 from experiments import readme
 
 ROOT = Path(__file__).parents[1]
+
+
+def python_blocks(page):
+    """The Python snippets of a page, each behind as many empty lines as put errors in its line."""
+    text = page.read_text()
+    found = re.finditer(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return ["\n" * text.count("\n", 0, match.start(1)) + match[1] for match in found]
 
 
 def test_pages_are_in_step_with_their_records():
@@ -21,3 +29,48 @@ def test_the_readme_has_both_commands():
 def test_an_unknown_table_is_named():
     with pytest.raises(ValueError, match="'nothing'"):
         readme.render("<!-- table nothing -->\nold\n<!-- end -->")
+
+
+def test_rows_are_named_for_what_their_record_was_made_with():
+    spectral, robust = {"kind": "magnitude"}, {"kind": "log_mel", "levels": 32}
+    old = {"config": {"learner": "residual", "features": robust}}
+    new = {"config": {"model": {"separation": {"features": robust}}}}
+    paper = {"config": {"train": {"learner": "boosting", "features": spectral}}}
+    named = [
+        {name: readme.row_names(made)[name] for name in ("blsh", "knn")}
+        for made in (old, new, paper)
+    ]
+    assert named == [
+        {"blsh": "residual bits, fine-tuned", "knn": "KNN on the same features"},
+        {"blsh": "BLSH", "knn": "KNN on the same features"},
+        {"blsh": "BLSH", "knn": "KNN on raw spectra"},
+    ]
+
+
+def test_every_table_is_on_a_page():
+    used = {
+        name
+        for page in readme.PAGES
+        for name in re.findall("table ([\\w-]+) -->", page.read_text())
+    }
+    assert used == set(readme.TABLES)
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [*readme.PAGES, ROOT / "CHANGELOG.md"]:
+        for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text()):
+            file = page.parent / target if target else page
+            assert file.exists(), (page.name, target)
+            if anchor:
+                heads = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+                slugs = [re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads]
+                assert anchor in slugs, (page.name, target, anchor)
+
+
+def test_the_snippets_for_other_jax_code_run():
+    page = ROOT / "docs" / "from_jax.md"
+    names = {}
+    for block in python_blocks(page):
+        exec(compile(block, str(page), "exec"), names)
+    assert names["found"].indices.shape == (800, 10)
+    assert names["many"].shape == names["noisy"].shape

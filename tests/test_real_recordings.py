@@ -6,6 +6,7 @@ import pytest
 
 from blsh_jax import config, corpora, evaluation, training
 
+pytestmark = pytest.mark.slow
 RATE = 16_000
 
 

@@ -1,89 +1,84 @@
+"""Dictionaries and masks from nearest neighbours, against a slow search."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from blsh_jax import codes, masks, separation, spectra
-from blsh_jax.config import FeatureConfig, StftConfig
+from blsh_jax.config import FeatureConfig, SeparationConfig, StftConfig
+from blsh_jax.denoising import pipeline
+from blsh_jax.paper import codes, masks, separation, spectra
+from blsh_jax.robust.features import feature_function
+from blsh_jax.robust.speech_presence import mask_function
 
-STFT, FEATURES = StftConfig(), FeatureConfig()
+STFT = StftConfig(window_length=64, hop_length=16)
+CONFIG = SeparationConfig(STFT, FeatureConfig())
 
 
 @pytest.fixture(scope="module")
 def material():
-    """Frames, masks and a hasher of 60 bits."""
-    keys = jax.random.split(jax.random.key(0), 3)
-    frames = spectra.unit_norm(jnp.abs(jax.random.normal(keys[0], (400, 513))))
-    binary = jax.random.bernoulli(keys[1], 0.4, (400, 513))
-    return codes.random_hasher(keys[2], 60, frames), frames, binary
+    """A hasher of 60 bits, frames and their masks."""
+    rng = np.random.default_rng(0)
+    frames = spectra.unit_norm(jnp.asarray(rng.random((120, 33)), jnp.float32))
+    binary = jnp.asarray(rng.random((120, 33)) < 0.4)
+    return codes.random_hasher(jax.random.key(2), 60, frames), frames, binary
 
 
-def test_a_frame_of_the_dictionary_finds_its_own_mask(material):
-    hasher, frames, binary = material
-    hashed = separation.build_dictionary(hasher, frames, binary)
-    spectral = separation.SpectralDictionary(frames, hashed.masks, 513)
-    for dictionary in (hashed, spectral):
-        mask = separation.estimate_mask(dictionary, dictionary.encode(frames[:20]), 1)
+@pytest.fixture(scope="module")
+def dictionary(material):
+    return separation.build_dictionary(*material)
+
+
+def test_a_frame_of_the_dictionary_finds_its_own_mask(material, dictionary):
+    _, frames, binary = material
+    for each in (dictionary, separation.SpectralDictionary(frames, dictionary.masks, 33)):
+        mask = separation.estimate_mask(each, each.encode(frames[:20]), 1)
         np.testing.assert_array_equal(mask, np.asarray(binary[:20], np.float32))
 
 
-@pytest.mark.parametrize("num_bits", [20, 60])
-def test_masks_are_the_mean_over_the_nearest_codes(material, num_bits):
+def test_masks_are_the_mean_over_the_nearest_codes(material, dictionary):
     hasher, frames, binary = material
-    dictionary = separation.build_dictionary(hasher, frames, binary).prefix(num_bits)
-    queries = dictionary.encode(frames[:15])
+    short = dictionary.prefix(20)
     projected = np.asarray(frames) @ np.asarray(hasher.projections).T
-    bits = (projected + np.asarray(hasher.biases) >= 0)[:, :num_bits]
+    bits = (projected + np.asarray(hasher.biases) >= 0)[:, :20]
     distances = (bits[:15, None] != bits[None]).sum(-1)
-    nearest = np.argsort(distances, axis=1, kind="stable")[:, :10]
+    nearest = np.argsort(distances, axis=1, kind="stable")[:, :10]  # ties to the lowest index
     expected = np.asarray(binary)[nearest].mean(1)
-    actual = separation.estimate_mask(dictionary, queries, 10)
+    actual = separation.estimate_mask(short, short.encode(frames[:15]), 10)
     np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
-def test_packed_masks_are_refused(material):
+def test_the_prefix_of_a_dictionary_is_the_dictionary_of_the_prefix(material, dictionary):
     hasher, frames, binary = material
-    with pytest.raises(ValueError, match="binary_masks is uint32, packed: give bool"):
-        separation.build_dictionary(hasher, frames, masks.pack_masks(binary))
-
-
-def test_the_prefix_of_a_dictionary_is_the_dictionary_of_the_prefix(material):
-    hasher, frames, binary = material
-    short = separation.build_dictionary(hasher, frames, binary).prefix(33)
     again = separation.build_dictionary(hasher.prefix(33), frames, binary)
-    for actual, expected in zip(jax.tree.leaves(short), jax.tree.leaves(again), strict=True):
+    leaves = zip(jax.tree.leaves(dictionary.prefix(33)), jax.tree.leaves(again), strict=True)
+    for actual, expected in leaves:
         np.testing.assert_array_equal(actual, expected)
 
 
-def test_separate_equals_its_steps_and_batches_equal_single_utterances(material):
+def test_separation_equals_its_steps_and_compiles_once_per_shape(material, dictionary):
+    separated = mask_function(dictionary, CONFIG)
+    before = pipeline.separate._cache_size()
+    mixtures = np.random.default_rng(5).standard_normal((3, 400)).astype(np.float32)
+    outputs = [pipeline.separate(m, separated, STFT) for m in (mixtures, mixtures[::-1].copy())]
+    assert pipeline.separate._cache_size() == before + 1
+    np.testing.assert_allclose(outputs[1].speech[::-1], outputs[0].speech, atol=1e-6)
+    spectrum = spectra.stft(jnp.asarray(mixtures), STFT)
+    frames = spectra.features(feature_function(CONFIG.features, STFT), spectrum)
+    queries = codes.encode(material[0], frames.reshape(-1, 33))
+    mask = separation.estimate_mask(dictionary, queries, 10).reshape(spectrum.shape)
+    expected = spectra.istft(masks.apply_mask(mask, spectrum), 400, STFT)
+    np.testing.assert_allclose(outputs[0].mask[:, : mask.shape[1]], mask, atol=1e-6)
+    np.testing.assert_allclose(outputs[0].speech, expected, atol=1e-5)
+
+
+def test_mismatched_arrays_are_refused(material, dictionary):
     hasher, frames, binary = material
-    dictionary = separation.build_dictionary(hasher, frames, binary)
-    mixtures = jax.random.normal(jax.random.key(5), (3, 8000))
-    together = separation.separate(mixtures, dictionary, STFT, FEATURES, 10)
-    for mixture, separated in zip(mixtures, together, strict=True):
-        spectrum = spectra.stft(mixture, STFT)
-        queries = codes.encode(hasher, spectra.features(spectrum, FEATURES, STFT))
-        mask = separation.estimate_mask(dictionary, queries, 10)
-        expected = spectra.istft(masks.apply_mask(mask, spectrum), 8000, STFT)
-        np.testing.assert_allclose(separated, expected, atol=1e-5)
-
-
-def test_separation_compiles_once_per_shape(material):
-    hasher, frames, binary = material
-    dictionary = separation.build_dictionary(hasher, frames, binary)
-    before = separation.separate._cache_size()
-    for seed in range(3):
-        mixtures = jax.random.normal(jax.random.key(seed), (2, 5000))
-        separation.separate(mixtures, dictionary, STFT, FEATURES, 7)
-    assert separation.separate._cache_size() == before + 1
-
-
-def test_mismatched_arrays_are_refused(material):
-    hasher, frames, binary = material
-    with pytest.raises(ValueError, match="100 features"):
-        separation.build_dictionary(hasher, frames[:, :100], binary)
+    with pytest.raises(ValueError, match="10 features"):
+        separation.build_dictionary(hasher, frames[:, :10], binary)
     with pytest.raises(ValueError, match="binary_masks has 7 rows"):
         separation.build_dictionary(hasher, frames, binary[:7])
-    dictionary = separation.build_dictionary(hasher, frames, binary)
+    with pytest.raises(ValueError, match="binary_masks is uint32, packed: give bool"):
+        separation.build_dictionary(hasher, frames, masks.pack_masks(binary))
     with pytest.raises(ValueError, match="k"):
-        separation.estimate_mask(dictionary, dictionary.codes, 401)
+        separation.estimate_mask(dictionary, dictionary.codes, 121)

@@ -5,40 +5,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blsh_jax import similarity
+from blsh_jax.paper import similarity
 
 METRICS = ("squared_error", "cross_entropy")
 
 
-def _frames(seed=0, shape=(30, 7)):
-    return np.abs(np.random.default_rng(seed).normal(size=shape)).astype(np.float32)
-
-
-@pytest.mark.parametrize("target", ["rbf", "cosine"])
-def test_ssm_is_symmetric_with_unit_diagonal(target):
-    ssm = np.asarray(similarity.self_similarity(jnp.asarray(_frames()), target, 0.3))
-    np.testing.assert_allclose(ssm, ssm.T, atol=1e-6)
-    np.testing.assert_allclose(np.diag(ssm), 1.0, atol=1e-5)
-    assert ssm.min() > 0.0
-
-
-def test_ssm_of_known_angles():
+def test_similarity_of_known_angles_lengths_and_silence():
     vectors = jnp.asarray([[3.0, 0.0], [0.0, 0.1], [1.0, 1.0], [0.0, 0.0]], jnp.float32)
     half = np.sqrt(0.5)
     cosine = np.array([[1, 0, half, 0], [0, 1, half, 0], [half, half, 1, 0], [0, 0, 0, 0]])
     np.testing.assert_allclose(similarity.self_similarity(vectors, "cosine"), cosine, atol=1e-6)
-    np.testing.assert_allclose(
-        similarity.self_similarity(vectors, "rbf", 0.5), np.exp((cosine - 1) / 0.5), atol=1e-6
-    )
-
-
-def test_silent_frames_give_no_nan():
-    zeros = jnp.zeros((3, 5), jnp.float32)
-    assert np.isfinite(similarity.self_similarity(zeros)).all()
+    mapped = jax.jit(jax.vmap(lambda block: similarity.self_similarity(block, "rbf", 0.5)))
+    for rbf in mapped(jnp.stack([vectors, 2 * vectors])):
+        np.testing.assert_allclose(rbf, np.exp((cosine - 1) / 0.5), atol=1e-6)
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_pair_error_matches_its_definition(metric):
+def test_pair_error_matches_its_definition_and_is_finite_at_the_ends(metric):
     rng = np.random.default_rng(1)
     ssm, agree = rng.uniform(0.01, 0.99, 50), rng.integers(0, 2, 50)
     expected = {
@@ -48,18 +31,13 @@ def test_pair_error_matches_its_definition(metric):
     products = jnp.asarray(2 * agree - 1, jnp.float32)
     got = similarity.pair_error(products, jnp.asarray(ssm, jnp.float32), metric)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_pair_error_is_finite_at_the_ends(metric):
-    ends = jnp.asarray([0.0, 1.0, 0.0, 1.0], jnp.float32)
-    signs = jnp.asarray([1.0, 1.0, -1.0, -1.0], jnp.float32)
-    assert np.isfinite(similarity.pair_error(signs, ends, metric)).all()
+    ends = jnp.asarray(np.arange(50) % 2, jnp.float32)
+    assert np.isfinite(similarity.pair_error(products, ends, metric)).all()
 
 
 @pytest.mark.parametrize("metric", METRICS)
 @given(seed=st.integers(0, 2**31 - 1), size=st.integers(2, 12))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_quadratic_form_equals_the_direct_sum(metric, seed, size):
     rng = np.random.default_rng(seed)
     half = rng.uniform(0.001, 0.999, (size, size))
@@ -80,21 +58,3 @@ def test_quadratic_form_equals_the_direct_sum(metric, seed, size):
         offset, slope = similarity.affine(jnp.asarray(ssm), metric)
         quadratic = np.sum(weights * offset) + code @ (weights * np.asarray(slope)) @ code
     np.testing.assert_allclose(quadratic, direct, rtol=1e-12)
-
-
-def test_slopes_are_the_known_closed_forms():
-    ssm = jnp.linspace(0.05, 0.95, 19)
-    np.testing.assert_allclose(similarity.affine(ssm, "squared_error")[1], 0.5 - ssm, atol=1e-6)
-    np.testing.assert_allclose(
-        similarity.affine(ssm, "cross_entropy")[1],
-        -0.5 * np.log(ssm / (1 - ssm)),
-        rtol=1e-5,
-        atol=1e-6,
-    )
-
-
-def test_jit_and_vmap_agree_with_single_blocks():
-    blocks = jnp.asarray(_frames(2, (3, 12, 5)))
-    batched = jax.jit(jax.vmap(similarity.self_similarity))(blocks)
-    for block, ssm in zip(blocks, batched, strict=True):
-        np.testing.assert_allclose(similarity.self_similarity(block), ssm, atol=1e-6)

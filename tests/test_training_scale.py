@@ -10,10 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from blsh_jax import boosting, plans
-from blsh_jax.blocks import cut, training_mesh
 from blsh_jax.config import FitConfig
-from tests.test_boosting import make_frames
+from blsh_jax.training import driver, plans
+from blsh_jax.training.blocks import cut, training_mesh
+from tests.test_driver import make_frames
 
 CONFIG = FitConfig(num_bits=3, block_size=50, blocks_per_step=8, fast_candidates=8, fast_steps=40)
 ROUNDING = 1e-4  # of projections with entries about 1, where programs differ; observed: 2e-6
@@ -24,7 +24,7 @@ PUBLISHED = dataclasses.replace(
 
 def fit(config=CONFIG, frames=None, **options):
     frames = make_frames(650) if frames is None else frames
-    return boosting.fit(frames, config, jax.random.key(0), **options)
+    return driver.fit(frames, config, jax.random.key(0), **options)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,7 @@ def test_plans_agree_up_to_rounding(reference, plan):
     np.testing.assert_allclose(info.objective, reference[1].objective, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_matrices_find_bits_as_good(reference):
     """M rounded to 8 bits moves the path of the optimiser: errors agree, projections need not."""
     _, info = fit(plan="bfloat16")
@@ -50,7 +51,11 @@ def test_one_bit_of_bfloat16_is_the_same_hyperplane_to_its_precision(reference):
     assert info.objective[0] == pytest.approx(reference[1].objective[0], abs=1e-3)
 
 
-@pytest.mark.parametrize("config", [CONFIG, PUBLISHED], ids=["fast", "published"])
+@pytest.mark.parametrize(
+    "config",
+    [CONFIG, pytest.param(PUBLISHED, marks=pytest.mark.slow)],
+    ids=["fast", "published"],
+)
 def test_eight_devices_learn_the_projections_of_one(config):
     """Blocks are computed alone and summed in one order: only how small loops compile differs."""
     one, _ = fit(config, mesh=training_mesh(1))
@@ -61,6 +66,7 @@ def test_eight_devices_learn_the_projections_of_one(config):
     assert info.num_blocks == 13
 
 
+@pytest.mark.slow
 def test_eight_devices_stream(reference):
     hasher, _ = fit(plan="stream", mesh=training_mesh(8))
     np.testing.assert_allclose(hasher.projections, reference[0].projections, atol=ROUNDING)
@@ -103,8 +109,8 @@ import sys
 import jax, numpy as np
 process, port, path = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=process)
-from blsh_jax.blocks import training_mesh
-from tests.test_boosting import make_frames
+from blsh_jax.training.blocks import training_mesh
+from tests.test_driver import make_frames
 from tests.test_training_scale import fit
 assert jax.process_count() == 2 and len(jax.devices()) == 8
 hasher, _ = fit(mesh=training_mesh(), checkpoint=f"{path}.checkpoint.npz")
@@ -114,6 +120,7 @@ jax.distributed.shutdown()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_learn_the_projections_of_one(reference, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -132,3 +139,10 @@ def test_two_processes_learn_the_projections_of_one(reference, tmp_path):
     errors = [process.communicate(timeout=240)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
     np.testing.assert_allclose(np.load(path), reference[0].projections, atol=ROUNDING)
+
+
+def test_a_system_that_does_not_count_memory_does_no_harm(monkeypatch):
+    mesh = training_mesh(1)
+    assert plans.peak_memory(mesh) > 1e7
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert plans.peak_memory(mesh) == 0

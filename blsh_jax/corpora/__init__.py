@@ -6,7 +6,6 @@ from blsh_jax.corpora.mixing import Mixture, Mixtures, make_mixtures, mix
 from blsh_jax.corpora.recordings import Corpus, Loaded, Recording, load, report
 from blsh_jax.corpora.splits import paper_split
 from blsh_jax.corpora.synthetic import NOISE_NAMES, synthetic_noise, synthetic_speech
-from blsh_jax.corpora.variety import VariedMixtures, training_mixtures
 
 __all__ = [
     "NOISE_NAMES",
@@ -16,7 +15,6 @@ __all__ = [
     "Mixture",
     "Mixtures",
     "Recording",
-    "VariedMixtures",
     "batches",
     "list_noise",
     "list_speech",
@@ -28,5 +26,4 @@ __all__ = [
     "report",
     "synthetic_noise",
     "synthetic_speech",
-    "training_mixtures",
 ]

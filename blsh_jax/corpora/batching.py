@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 from blsh_jax.corpora.mixing import Mixture, Mixtures
-from blsh_jax.corpora.variety import VariedMixtures
 
 
 class Batch(NamedTuple):
@@ -58,7 +57,7 @@ def batches(
 
 def mixture_lengths(mixtures: Mixtures | Sequence[Mixture]) -> np.ndarray:
     """(U,) int64, the samples of each mixture, without mixing where that can be told."""
-    if isinstance(mixtures, Mixtures | VariedMixtures):
+    if hasattr(mixtures, "lengths"):
         return mixtures.lengths
     return np.array([len(mixture.speech) for mixture in mixtures], np.int64)
 

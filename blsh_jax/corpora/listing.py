@@ -5,8 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from blsh_jax import audio
-from blsh_jax.corpora import librispeech, noises, timit
+from blsh_jax.corpora import audio, librispeech, noises, timit
 from blsh_jax.corpora.recordings import Corpus, Recording, unique_keys
 
 

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from blsh_jax import audio
+from blsh_jax.corpora import audio
 
 Layout = Literal["timit", "librispeech", "duan", "demand", "folder", "synthetic"]
 

@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
 
 # A distance beyond that of any code, weighted or not, small enough to be exact in float32.
 FAR = 1 << 24
@@ -19,8 +20,8 @@ class Neighbors(NamedTuple):
     """The K nearest dictionary codes of every query, nearest first.
 
     Attributes:
-        distances: (Q, K) int32 Hamming distances.
-        indices: (Q, K) int32 rows of the dictionary; among equal distances the lowest come first.
+        distances: (..., K) int32 Hamming distances.
+        indices: (..., K) int32 rows of the dictionary; among equal distances the lowest come first.
     """
 
     distances: Array
@@ -31,8 +32,8 @@ class SimilarNeighbors(NamedTuple):
     """The K most similar dictionary entries of every query, most similar first.
 
     Attributes:
-        similarities: (Q, K) float32.
-        indices: (Q, K) int32 rows of the dictionary; among equals the lowest come first.
+        similarities: (..., K) float32.
+        indices: (..., K) int32 rows of the dictionary; among equals the lowest come first.
     """
 
     similarities: Array
@@ -40,19 +41,73 @@ class SimilarNeighbors(NamedTuple):
 
 
 def check(queries: Array, entries: Array, k: int, names: tuple[str, str], dtype: type) -> None:
-    """Raise ValueError unless both are equally wide matrices of that type and 1 <= k <= N."""
+    """Raise ValueError unless both have equally wide rows of that type and 1 <= k <= N."""
     for name, array in zip(names, (queries, entries), strict=True):
         if array.dtype != dtype:
             raise ValueError(f"{name} is {array.dtype}: give {jnp.dtype(dtype)}")
-        if array.ndim != 2 or 0 in array.shape:
+        if array.ndim < 2 or 0 in array.shape:
             raise ValueError(f"{name} has shape {array.shape}: give a non-empty matrix of rows")
-    if queries.shape[1] != entries.shape[1]:
+    if entries.ndim != 2:
+        raise ValueError(f"{names[1]} has shape {entries.shape}: give one matrix for all queries")
+    if queries.shape[-1] != entries.shape[1]:
         raise ValueError(
-            f"{names[0]} has {queries.shape[1]} columns and {names[1]} {entries.shape[1]}: "
+            f"{names[0]} has {queries.shape[-1]} columns and {names[1]} {entries.shape[1]}: "
             "make both with the same model"
         )
     if not 1 <= k <= entries.shape[0]:
         raise ValueError(f"k is {k}: choose 1 to {entries.shape[0]}, the size of {names[1]}")
+
+
+def search_rows(search: Callable[..., _Tree], queries: Array, *others: Array) -> _Tree:
+    """Apply a search for (Q, W) queries to (..., W) queries.
+
+    Queries that are explicitly sharded along leading axes stay so: every device searches for its
+    own, and gathers the other arguments whole.
+
+    Args:
+        search: from (Q, W) queries and the other arguments to arrays (Q, K).
+        queries: (..., W).
+        others: what else ``search`` takes.
+
+    Returns:
+        Arrays (..., K).
+    """
+
+    def flat(queries: Array, *others: Array) -> _Tree:
+        found = search(queries.reshape(-1, queries.shape[-1]), *others)
+        return jax.tree.map(lambda x: x.reshape(*queries.shape[:-1], -1), found)
+
+    arrays = queries, *others
+    for mesh in (jax.typeof(x).sharding.mesh for x in arrays):
+        if mesh.explicit_axes:
+            break
+    else:
+        return flat(*arrays)
+    cut = PartitionSpec(*jax.typeof(queries).sharding.spec[: queries.ndim - 1])
+    specs = (cut, *(PartitionSpec() for _ in others))
+    arrays = jax.sharding.reshard(arrays, tuple(NamedSharding(mesh, spec) for spec in specs))
+    axes = set(mesh.explicit_axes)
+    run = jax.shard_map(flat, mesh=mesh, in_specs=specs, out_specs=cut, axis_names=axes)
+    try:
+        return run(*arrays)
+    except ValueError as error:
+        if "subset of mesh.axis_names" not in str(error):
+            raise
+        raise ValueError(
+            "vmap runs over an axis that is explicitly sharded: give (..., Q, W) queries, no vmap"
+        ) from error
+
+
+def varying(start: _Tree, *arrays: Array) -> _Tree:
+    """The first carry of a scan, typed to differ between the devices where one of the arrays does.
+
+    ``jax.shard_map`` wants the carries of a scan to be of one such type. Adding a 0 that is made of
+    the arrays gives it, in every version of JAX.
+    """
+    for first in (x[(0,) * x.ndim] for x in arrays):
+        zero = first > first
+        start = jax.tree.map(lambda x, zero=zero: x + zero.astype(x.dtype), start)
+    return start
 
 
 def power_of_two(value: int, lowest: int, highest: int) -> int:

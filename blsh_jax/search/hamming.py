@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from blsh_jax import codes
-from blsh_jax.search import blocks, popcount
+from blsh_jax.search import blocks, packing, popcount
 from blsh_jax.search.blocks import Neighbors
 
 _ACCELERATOR_QUERY_BLOCK = 4096
@@ -21,18 +20,21 @@ def hamming_top_k(
 ) -> Neighbors:
     """The K dictionary codes at the smallest Hamming distance from every query.
 
-    Memory does not grow with Q * N. May be called inside a jitted function. The path is chosen when
-    the function is compiled: popcounts on CPUs, products of +-1 matrices on GPUs that have the
-    kernel's instructions, popcounts in larger blocks on everything else.
+    Memory does not grow with Q * N. May be called inside jit, vmap, scan and shard_map. Queries
+    that are cut along a mesh axis of type Explicit stay so, each device searching for its own; an
+    axis of type Auto leaves that to the compiler, so prefer ``jax.shard_map`` there.
+
+    The path is chosen when the function is compiled: popcounts on CPUs, products of +-1 matrices on
+    GPUs that have the kernel's instructions, popcounts in larger blocks on everything else.
 
     Args:
-        query_codes: (Q, W) uint32 packed codes.
+        query_codes: (..., Q, W) uint32 packed codes.
         dictionary_codes: (N, W) uint32 packed codes.
         k: K, at most N; static.
         num_bits: search with the first ``num_bits`` bits only, without repacking; static.
 
     Returns:
-        Exact neighbours, nearest first, ties to the lowest index.
+        Exact neighbours (..., Q, K), nearest first, ties to the lowest index.
 
     Raises:
         ValueError: shapes or types disagree, k is not within 1 to N, or num_bits is longer than the
@@ -41,16 +43,14 @@ def hamming_top_k(
     Source: [ICASSP20] Algorithm 1 with Hamming similarity (section 2.2).
     """
     blocks.check(query_codes, dictionary_codes, k, ("query_codes", "dictionary_codes"), jnp.uint32)
-    query_codes, dictionary_codes = jnp.asarray(query_codes), jnp.asarray(dictionary_codes)
-    if num_bits is not None:
-        query_codes = codes.prefix_codes(query_codes, num_bits)
-        dictionary_codes = codes.prefix_codes(dictionary_codes, num_bits)
-    return jax.lax.platform_dependent(
-        query_codes,
-        dictionary_codes,
-        cpu=partial(popcount.top_k, k=k),
-        default=partial(_accelerated_top_k, k=k),
-    )
+
+    def search(*codes: Array) -> Neighbors:
+        if num_bits is not None:
+            codes = tuple(packing.prefix_codes(words, num_bits) for words in codes)
+        paths = {"cpu": partial(popcount.top_k, k=k), "default": partial(_accelerated_top_k, k=k)}
+        return jax.lax.platform_dependent(*codes, **paths)
+
+    return blocks.search_rows(search, jnp.asarray(query_codes), jnp.asarray(dictionary_codes))
 
 
 def _accelerated_top_k(query_codes: Array, dictionary_codes: Array, k: int) -> Neighbors:

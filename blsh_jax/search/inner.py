@@ -20,13 +20,13 @@ def cosine_top_k(queries: Array, frames: Array, k: int) -> SimilarNeighbors:
     """The K frames of the largest cosine similarity with every query.
 
     Args:
-        queries: (Q, D) float32 unit vectors.
+        queries: (..., Q, D) float32 unit vectors.
         frames: (N, D) float32 unit vectors.
         k: K, at most N; static.
 
     Returns:
-        Neighbours, most similar first, ties to the lowest index. Similarities carry the rounding of
-        one float32 matrix product.
+        Neighbours (..., Q, K), most similar first, ties to the lowest index. Similarities carry the
+        rounding of one float32 matrix product.
 
     Raises:
         ValueError: shapes or types disagree, or k is not within 1 to N.
@@ -34,7 +34,8 @@ def cosine_top_k(queries: Array, frames: Array, k: int) -> SimilarNeighbors:
     Source: [ICASSP20] Algorithm 1.
     """
     blocks.check(queries, frames, k, ("queries", "frames"), jnp.float32)
-    return top_k(jnp.asarray(queries), jnp.asarray(frames), k, lambda rows: rows)
+    search = partial(top_k, k=k, decode=lambda rows: rows)
+    return blocks.search_rows(search, jnp.asarray(queries), jnp.asarray(frames))
 
 
 def top_k(
@@ -62,6 +63,7 @@ def top_k(
 
         def search_block(rows: Array) -> SimilarNeighbors:
             scores = jnp.matmul(rows, columns, precision=jax.lax.Precision.HIGHEST)
+            scores = jnp.where(scores == 0, jnp.float32(0), scores)  # top_k puts -0 behind 0
             scores = jnp.where(repeated[None, :], -jnp.inf, scores)
             top, place = _largest(scores, min(k, block))
             return SimilarNeighbors(top, start + place)
@@ -73,6 +75,7 @@ def top_k(
         jnp.full((num_queries, k), -jnp.inf, jnp.float32),
         jnp.full((num_queries, k), size, jnp.int32),
     )
+    nothing = blocks.varying(nothing, queries, entries)
     return jax.lax.scan(step, nothing, jnp.arange(0, size, block, dtype=jnp.int32))[0]
 
 

@@ -22,14 +22,15 @@ from blsh_jax.search.blocks import (
     pad_rows,
     power_of_two,
     smallest,
+    varying,
 )
-from blsh_jax.search.groups import Measure, codes_by_group, count_bits, rescan
+from blsh_jax.search.groups import codes_by_group, rescan, sum_of_bits
 
 # The minima of 256 queries by 256 columns fill a quarter of a core's L2 cache, and the codes of one
 # kernel, 16 words or a little more of each column, half of its L1 cache. Kernels of fewer words are
 # bound by their launches and not always vectorised.
-QUERY_BLOCK = 256
-COLUMNS = 256
+_QUERY_BLOCK = 256
+_COLUMNS = 256
 _UNROLLED_WORDS = 16
 
 
@@ -47,7 +48,7 @@ class Layout(NamedTuple):
 
 
 def top_k(
-    query_codes: Array, dictionary_codes: Array, k: int, query_block: int = QUERY_BLOCK
+    query_codes: Array, dictionary_codes: Array, k: int, query_block: int = _QUERY_BLOCK
 ) -> Neighbors:
     """The K nearest codes, for checked arguments; see ``hamming_top_k``.
 
@@ -63,39 +64,22 @@ def top_k(
 
 
 def _search_chunk(query_codes: Array, codes: Array, *, k: int, query_block: int) -> Neighbors:
-    layout = lay_out(codes, k)
-    search = partial(search_block, layout=layout, size=codes.shape[0], k=k)
-    return map_query_blocks(search, query_codes, query_block)
+    layout, size = _lay_out(codes, k), codes.shape[0]
+
+    def search_block(queries: Array) -> Neighbors:
+        minima = _group_minima(queries, layout.tiles)
+        chosen = _nearest_groups(minima, size, layout.groups.shape[2], k)
+        return rescan(queries, layout.groups, chosen, size, k)
+
+    return map_query_blocks(search_block, query_codes, query_block)
 
 
-def search_block(
-    queries: Array, layout: Layout, size: int, k: int, measure: Measure = count_bits
-) -> Neighbors:
-    """The K nearest codes of a chunk to a block of queries.
-
-    Args:
-        queries: (Q, W) uint32.
-        layout: of a chunk, for K or more neighbours.
-        size: N of the chunk; static.
-        k: K; static.
-        measure: of the distance; static.
-    """
-    minima = _group_minima(queries, layout, measure)
-    chosen = _nearest_groups(minima, size, layout.groups.shape[2], k)
-    return rescan(queries, layout.groups, chosen, size, k, measure)
-
-
-def lay_out(codes: Array, k: int) -> Layout:
-    """The two orders of a chunk.
-
-    Args:
-        codes: (N, W) uint32.
-        k: the most neighbours that will be asked for; static.
-    """
+def _lay_out(codes: Array, k: int) -> Layout:
+    """The two orders of a chunk."""
     size, words = codes.shape
     unroll = power_of_two(-(-_UNROLLED_WORDS // words), 2, 16)
     group = power_of_two(size // 4096, unroll, 64)
-    columns = power_of_two(k, COLUMNS, 1 << 30)
+    columns = power_of_two(k, _COLUMNS, 1 << 30)
     depth = -(-size // (group * columns))
     # The barrier keeps XLA from padding anew within each transposition.
     padded = jax.lax.optimization_barrier(pad_rows(codes, columns * depth * group))
@@ -103,31 +87,24 @@ def lay_out(codes: Array, k: int) -> Layout:
     return Layout(tiles.transpose(1, 2, 3, 0), codes_by_group(padded, group))
 
 
-def _group_minima(queries: Array, layout: Layout, measure: Measure) -> Array:
+def _group_minima(queries: Array, tiles: Array) -> Array:
     """(T, Q, C) uint32, the smallest distance from every query to every group."""
-    (num_queries, words), columns = queries.shape, layout.tiles.shape[-1]
+    (num_queries, words), columns = queries.shape, tiles.shape[-1]
+    farthest = varying(jnp.full((num_queries, columns), FAR, jnp.uint32), queries, tiles)
 
     def kernel(minima: Array, rows: Array) -> tuple[Array, None]:
         # Without the barrier XLA fuses the slicing of the scan into the kernel, whose loop is then
         # no longer vectorised: ten times slower.
         rows = jax.lax.optimization_barrier(rows)
         for start in range(0, rows.shape[0], words):
-            minima = jnp.minimum(minima, _distances(queries, rows[start : start + words], measure))
+            differing = (queries[:, w, None] ^ rows[None, start + w] for w in range(words))
+            minima = jnp.minimum(minima, sum_of_bits(differing))
         return minima, None
 
     def tile(_: None, steps: Array) -> tuple[None, Array]:
-        start = jnp.full((num_queries, columns), FAR, jnp.uint32)
-        return None, jax.lax.scan(kernel, start, steps)[0]
+        return None, jax.lax.scan(kernel, farthest, steps)[0]
 
-    return jax.lax.scan(tile, None, layout.tiles)[1]
-
-
-def _distances(queries: Array, rows: Array, measure: Measure) -> Array:
-    """(Q, W) queries and (W, C) codes to (Q, C) uint32 distances, word by word."""
-    total = jnp.zeros((queries.shape[0], rows.shape[1]), jnp.uint32)
-    for word in range(rows.shape[0]):
-        total += measure(queries[:, word][:, None] ^ rows[word][None, :], word)
-    return total
+    return jax.lax.scan(tile, None, tiles)[1]
 
 
 def _nearest_groups(minima: Array, size: int, group: int, k: int) -> Array:

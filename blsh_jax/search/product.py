@@ -16,7 +16,7 @@ from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from blsh_jax import codes
+from blsh_jax.search import packing
 from blsh_jax.search.blocks import (
     FAR,
     Neighbors,
@@ -68,7 +68,7 @@ def _search_chunk(query_codes: Array, chunk: Array, *, k: int, interpret: Any) -
 
 def _bipolar(words: Array) -> Array:
     """(N, W) packed words to (N, 32 W) vectors of -1 and +1."""
-    bits = codes.unpack_bits(words, words.shape[1] * codes.WORD_BITS)
+    bits = packing.unpack_bits(words, words.shape[1] * packing.WORD_BITS)
     return jnp.where(bits, jnp.bfloat16(1), jnp.bfloat16(-1))
 
 

@@ -23,7 +23,7 @@ def sharded_hamming_top_k(
     """``hamming_top_k`` over a mesh: every device searches its part of the dictionary.
 
     The only communication is one all-gather of K distances and indices per query and device of the
-    dictionary axis.
+    dictionary axis. May be called inside jit.
 
     Args:
         query_codes: (Q, W) uint32; Q a multiple of the size of the query axis.
@@ -37,9 +37,17 @@ def sharded_hamming_top_k(
         Exact neighbours, the same as those of ``hamming_top_k``, cut along the query axis.
 
     Raises:
-        ValueError: sizes are not such multiples, or as for ``hamming_top_k``.
+        ValueError: the mesh has no axis of such a name, sizes are not such multiples, or as for
+            ``hamming_top_k``.
     """
     blocks.check(query_codes, dictionary_codes, k, ("query_codes", "dictionary_codes"), jnp.uint32)
+    if query_codes.ndim != 2:
+        raise ValueError(f"query_codes has shape {query_codes.shape}: give one matrix of rows")
+    if not {query_axis, dictionary_axis} <= set(mesh.axis_names):
+        raise ValueError(
+            f"the mesh has the axes {mesh.axis_names}: name two of them as query_axis and "
+            "dictionary_axis"
+        )
     _check_multiple("query_codes", query_codes.shape[0], mesh.shape[query_axis])
     _check_multiple("dictionary_codes", dictionary_codes.shape[0], mesh.shape[dictionary_axis])
     specs = PartitionSpec(query_axis, None), PartitionSpec(dictionary_axis, None)

@@ -1,0 +1,1 @@
+"""From samples to speech: the pipeline, streams, recordings, folders, the microphone."""

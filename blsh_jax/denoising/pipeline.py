@@ -1,0 +1,199 @@
+"""The pipeline: from samples to speech, by any mask function.
+
+    state = init(mask_function, channels, stft)
+    state, output = apply(mask_function, state, samples, stft)    some hops in, as many out, later
+    speech = separate(mixtures, mask_function, stft).speech       whole utterances: one block
+
+Streams, batches of utterances, networks and oracles all go through ``apply``, so what comes out of
+a stream equals what comes out of the whole signal at once.
+
+Letters: C channels (or utterances), H hops of a block, n = H * hop samples, T frames, F bins,
+P = window / hop frames that a sample lies in, R later frames that a mask needs.
+
+A frame ends with the newest sample. A sample is complete when P - 1 more frames are in, and their
+masks R frames after that: the output lags the input by (P - 1 + R) * hop samples.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from blsh_jax.config import StftConfig
+from blsh_jax.paper import masks, spectra
+from blsh_jax.paper.separation import MaskFunction
+from blsh_jax.robust.pre_roll import with_pre_roll
+
+# The highest quarter of the bins (6 to 8 kHz at 16 kHz) speaks for all that lies above them.
+_HIGH_BINS = 4
+
+
+class State(NamedTuple):
+    """What the next block needs of the past; all zeros before the first.
+
+    Attributes:
+        samples: (C, window - hop) float32, newest samples.
+        spectra: (C, R, F) complex64, newest spectra of the input, whose masks are not known yet.
+        mask: state of the mask function.
+        masked: (C, P - 1, F) complex64, newest spectra of the output.
+        gains: (C, P - 1) float32, their mean gains of the highest bins.
+    """
+
+    samples: Array
+    spectra: Array
+    mask: Any
+    masked: Array
+    gains: Array
+
+
+class Output(NamedTuple):
+    """What a block gives.
+
+    Attributes:
+        speech: (C, n) float32.
+        high_gain: (C, n) float32 in [0, 1], the mask's mean over the highest bins, to be applied to
+            what lies above half the sample rate.
+        mask: (C, T, F) float32 in [0, 1].
+    """
+
+    speech: Array
+    high_gain: Array
+    mask: Array
+
+
+def latency(look_ahead: int, stft: StftConfig) -> int:
+    """Samples by which the output of ``apply`` lags its input.
+
+    A live signal waits up to one hop more, for the hop to fill.
+
+    Args:
+        look_ahead: R of the mask function.
+        stft: the transform.
+    """
+    return stft.window_length + (look_ahead - 1) * stft.hop_length
+
+
+def init(mask_function: MaskFunction, channels: int, stft: StftConfig) -> State:
+    """The state before the first sample.
+
+    Args:
+        mask_function: what will make the masks.
+        channels: C.
+        stft: the transform.
+    """
+    lead, bins = spectra.lead_frames(stft), stft.num_bins
+    return State(
+        jnp.zeros((channels, lead * stft.hop_length), jnp.float32),
+        jnp.zeros((channels, mask_function.look_ahead, bins), jnp.complex64),
+        mask_function.init((channels,)),
+        jnp.zeros((channels, lead, bins), jnp.complex64),
+        jnp.zeros((channels, lead), jnp.float32),
+    )
+
+
+def apply(
+    mask_function: MaskFunction,
+    state: State,
+    samples: Array,
+    stft: StftConfig,
+    floor: float | Array = 0.0,
+) -> tuple[State, Output]:
+    """Denoise a block of hops. Pure: scans, jits and vmaps.
+
+    Args:
+        mask_function: what makes the masks.
+        state: from ``init`` or the block before.
+        samples: (C, H * hop) float32; H hops at once give the same as one after another, faster.
+        stft: the transform; static.
+        floor: the smallest gain of a bin, in [0, 1].
+
+    Returns:
+        The next state, and the output, which lags the input by ``latency``.
+
+    Raises:
+        ValueError: ``samples`` is no whole number of hops, or of other channels than the state.
+
+    Source: [ICASSP20] Algorithm 1, frame by frame.
+    """
+    channels, hop = state.samples.shape[0], stft.hop_length
+    if samples.ndim != 2 or samples.shape[0] != channels or samples.shape[1] % hop:
+        raise ValueError(
+            f"samples has shape {samples.shape}: give ({channels}, a multiple of {hop}) samples"
+        )
+    hops, lead = samples.shape[1] // hop, spectra.lead_frames(stft)
+    heard = jnp.concatenate([state.samples, samples], axis=-1)
+    newest = spectra.stft(heard, stft)[:, lead : lead + hops]
+    waiting = jnp.concatenate([state.spectra, newest], axis=1)
+    current = waiting[:, :hops]
+    mask_state, mask = mask_function(state.mask, newest, current)
+    mask = jnp.maximum(mask, jnp.broadcast_to(jnp.asarray(floor, mask.dtype), mask.shape))
+    masked = jnp.concatenate([state.masked, masks.apply_mask(mask, current)], axis=1)
+    gains = jnp.concatenate([state.gains, _high_gains(mask)], axis=1)
+    speech = spectra.istft(masked, samples.shape[1], stft)
+    following = State(
+        heard[:, samples.shape[1] :],
+        waiting[:, hops:],
+        mask_state,
+        masked[:, hops:],
+        gains[:, hops:],
+    )
+    return following, Output(speech, _interpolate(gains, stft), mask)
+
+
+@functools.partial(jax.jit, static_argnames=("stft", "pre_roll_frames"))
+def separate(
+    mixtures: Array,
+    mask_function: MaskFunction,
+    stft: StftConfig,
+    pre_roll_frames: int = 0,
+    floor: float | Array = 0.0,
+) -> Output:
+    """Denoise whole utterances, a padded batch in one call.
+
+    Args:
+        mixtures: (U, n) float32 at the sample rate of ``stft``; zeros after an utterance's end.
+        mask_function: what makes the masks.
+        stft: the transform; static.
+        pre_roll_frames: frames of ``robust.pre_roll``; static; 0 as published.
+        floor: the smallest gain of a bin, in [0, 1].
+
+    Returns:
+        Speech and gains (U, n), aligned to the sample, and the masks (U, T, F).
+
+    Source: [ICASSP20] Algorithm 1.
+    """
+    num_samples, hop = mixtures.shape[-1], stft.hop_length
+    lag = latency(mask_function.look_ahead, stft) + pre_roll_frames * hop
+    padded = jnp.pad(mixtures, ((0, 0), (0, _until_complete(num_samples, mask_function, stft))))
+    heard = with_pre_roll(padded, pre_roll_frames, stft)
+    start = init(mask_function, len(mixtures), stft)
+    _, (speech, gain, mask) = apply(mask_function, start, heard, stft, floor)
+    within = slice(lag, lag + num_samples)
+    ready = mask_function.look_ahead + pre_roll_frames
+    return Output(speech[:, within], gain[:, within], mask[:, ready:])
+
+
+def _until_complete(num_samples: int, mask_function: MaskFunction, stft: StftConfig) -> int:
+    """Zeros after a signal that fill its last hop and complete its last sample."""
+    lag = latency(mask_function.look_ahead, stft)
+    return lag + -num_samples % stft.hop_length
+
+
+def _high_gains(mask: Array) -> Array:
+    """(C, H, F) masks to (C, H): the mean over the highest bins."""
+    bins = mask.shape[-1]
+    return jnp.mean(mask[..., bins - bins // _HIGH_BINS :], axis=-1)
+
+
+def _interpolate(gains: Array, stft: StftConfig) -> Array:
+    """Gains of H + P - 1 frames to H hops of samples, weighted as the inverse transform weighs."""
+    per_window = stft.window_length // stft.hop_length
+    hann = spectra.hann(stft.window_length).reshape(per_window, stft.hop_length)
+    weights = jnp.asarray(np.square(hann) / np.square(hann).sum(0), gains.dtype)
+    hops = gains.shape[1] - per_window + 1
+    framed = jnp.stack([gains[:, i : i + hops] for i in reversed(range(per_window))], axis=-1)
+    samples = jnp.matmul(framed, weights, precision=jax.lax.Precision.HIGHEST)
+    return samples.reshape(gains.shape[0], -1)

@@ -1,0 +1,297 @@
+"""Denoising arrays and files of any rate, channel count and length with a model.
+
+The model works at its own rate, 16 kHz. Other rates are resampled there and back, without delay. It
+knows nothing of the band above half its rate: what a recording has there is kept and follows the
+gain that the mask gives, on average, to the quarter below (6 to 8 kHz), smoothly over time. So
+sibilants stay bright, and hiss above 8 kHz falls silent with the hiss below.
+
+Whole recordings get the pre-roll that the model's features ask for (``robust.pre_roll``), so
+their noise is known from the first sample on.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import soundfile
+from jax import Array
+
+from blsh_jax.corpora import audio
+from blsh_jax.denoising.buffers import SampleQueue
+from blsh_jax.denoising.pipeline import separate
+from blsh_jax.denoising.stream import Stream, check_finite
+from blsh_jax.models.model import Model, load_pretrained
+
+# 8 s at a time: few enough samples for any memory, frames enough to keep the search busy, and one
+# compiled shape whatever the lengths.
+_BLOCK_HOPS = 512
+_READ_SAMPLES = 1 << 17
+_MOST_CHANNELS = 1024  # as in libsndfile; more are samples that stand on the wrong axis
+
+_Signal = TypeVar("_Signal", np.ndarray, Array)
+
+
+class Denoiser:
+    """Denoises one recording of any rate that comes in pieces of any length, in bounded memory.
+
+    All that ``feed`` and ``flush`` return, side by side, is the denoised recording: of the same
+    length, aligned to the sample.
+
+    Args:
+        model: what to denoise with.
+        sample_rate: of the recording, in Hz.
+        channels: C; every channel is denoised by itself.
+        dry_wet: 1 gives the denoised recording, 0 the recording as it is, and values between a
+            mixture of both.
+        max_attenuation_db: no frequency is attenuated by more than this, in dB.
+        hops: hops that are worked on at a time: 1 for the least delay.
+        pre_roll: as in ``stream.Stream``: without it, nothing is held back at the start.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        sample_rate: float,
+        channels: int,
+        dry_wet: float = 1.0,
+        max_attenuation_db: float = math.inf,
+        hops: int = _BLOCK_HOPS,
+        pre_roll: bool = True,
+    ):
+        _check_rate(sample_rate)
+        check_settings(dry_wet, max_attenuation_db)
+        rate = model.separation.stft.sample_rate
+        self._channels, self._dry_wet = channels, dry_wet
+        # Above the model's rate, the loss of the high band is resampled beside the speech.
+        self._has_high_band = sample_rate > rate
+        self._stream = Stream(model, channels, _floor(max_attenuation_db), hops, pre_roll)
+        self._down = audio.Resampler(sample_rate, rate, channels)
+        self._up = audio.Resampler(rate, sample_rate, channels * (1 + self._has_high_band))
+        self._low = SampleQueue(channels)
+        self._dry = SampleQueue(channels, np.float64)
+        # Enough silence after the end for the resamplers to give every sample before it.
+        self._tail = 2 * math.ceil(max(1.0, sample_rate / rate))
+
+    def feed(self, samples: np.ndarray) -> np.ndarray:
+        """Take the next samples; return those that are done.
+
+        Args:
+            samples: (C, n) floats, n of any size.
+
+        Returns:
+            (C, m), of the dtype of ``samples``.
+
+        Raises:
+            ValueError: ``samples`` is of other channels, or holds NaN or infinity.
+        """
+        if samples.ndim != 2 or samples.shape[0] != self._channels:
+            raise ValueError(f"samples has shape {samples.shape}: give ({self._channels}, n)")
+        check_finite(samples)
+        self._dry.put(samples)
+        low = self._down.feed(samples.astype(np.float32))
+        self._low.put(low)
+        return self._finish(self._rejoin(*self._stream.feed_rows(low))).astype(samples.dtype)
+
+    def flush(self) -> np.ndarray:
+        """The rest of the recording, (C, m) float64; the denoiser is done then."""
+        silence = np.zeros((self._channels, self._tail), np.float32)
+        low = self._down.feed(silence, last=True)
+        self._low.put(low)
+        fed = self._rejoin(*self._stream.feed_rows(low))
+        return np.concatenate(
+            [self._finish(fed), self._finish(self._rejoin(*self._stream.flush_rows(), last=True))],
+            axis=-1,
+        )
+
+    def _rejoin(self, speech: np.ndarray, gain: np.ndarray, last: bool = False) -> np.ndarray:
+        """The model's output at the recording's rate, the loss of the high band below it.
+
+        With the gain g, the recording x and its low band l, the result is s + g (x - l): rejoined
+        as g x + (s - g l), which is exact wherever the mask takes nothing away. The loss 1 - g
+        is resampled, not g, as it is zero beyond both ends.
+        """
+        low = self._low.take(speech.shape[-1])
+        if self._has_high_band:
+            speech = np.concatenate([speech - gain * low, 1 - gain])
+        return self._up.feed(speech, last)
+
+    def _finish(self, joined: np.ndarray) -> np.ndarray:
+        """Add the high band and the dry recording; drop what is past its end."""
+        dry = self._dry.take(joined.shape[-1])
+        joined = joined[:, : dry.shape[-1]]
+        wet = joined[: self._channels]
+        if self._has_high_band:
+            wet = wet + (1 - np.clip(joined[self._channels :], 0, 1)) * dry
+        return dry + self._dry_wet * (wet - dry) if self._dry_wet < 1 else wet
+
+
+def denoise(
+    noisy: _Signal,
+    sample_rate: float,
+    model: Model | None = None,
+    *,
+    dry_wet: float = 1.0,
+    max_attenuation_db: float = math.inf,
+) -> _Signal:
+    """Remove the noise from speech.
+
+    Every channel is denoised by itself. Rates other than the model's are resampled there and back;
+    see the module on what lies above half the model's rate.
+
+    Args:
+        noisy: (samples,) or (channels, samples) floating point, NumPy or JAX. Inside ``jit`` and
+            ``vmap`` too, if ``sample_rate`` is the model's.
+        sample_rate: of ``noisy``, in Hz.
+        model: what to denoise with; the pretrained model if not given.
+        dry_wet: 1 gives the denoised signal, 0 ``noisy`` as it is, and values between a mixture.
+        max_attenuation_db: no frequency is attenuated by more than this, in dB.
+
+    Returns:
+        The speech: same kind of array, dtype, shape, rate, and aligned to the sample.
+
+    Raises:
+        ValueError: ``noisy`` has no samples, more than two axes, NaN or infinite samples, or is
+            not floating point; a setting is out of range; or ``noisy`` is traced at a rate that is
+            not the model's.
+
+    Source: [ICASSP20] Algorithm 1.
+    """
+    _check_rate(sample_rate)
+    check_settings(dry_wet, max_attenuation_db)
+    _check_signal(noisy)
+    model = _pretrained_model() if model is None else model
+    if isinstance(noisy, jax.core.Tracer):
+        return _denoise_traced(noisy, sample_rate, model, dry_wet, _floor(max_attenuation_db))
+    signals = np.atleast_2d(np.asarray(noisy))
+    if not np.isfinite(signals).all():
+        raise ValueError("noisy has NaN or infinite samples: replace them before denoising")
+    denoiser = Denoiser(model, sample_rate, len(signals), dry_wet, max_attenuation_db)
+    speech = _denoise_whole(denoiser, signals)
+    like = jnp.asarray if isinstance(noisy, Array) else np.asarray
+    return like(speech.reshape(noisy.shape), dtype=noisy.dtype)
+
+
+def denoise_file(
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    model: Model | None = None,
+    *,
+    dry_wet: float = 1.0,
+    max_attenuation_db: float = math.inf,
+    progress: Callable[[float], object] | None = None,
+) -> float:
+    """Denoise an audio file of any length in bounded memory.
+
+    The same rate, channels, length and sample format come out, and the same container if the
+    suffixes agree. A target format that does not have the sample format gets its own default.
+
+    Args:
+        source: the file to read.
+        target: the file to write, whole or not at all; missing folders are made.
+        model: what to denoise with; the pretrained model if not given.
+        dry_wet: as in ``denoise``.
+        max_attenuation_db: as in ``denoise``.
+        progress: called with the seconds of audio that were read since the last call.
+
+    Returns:
+        Seconds of audio.
+
+    Raises:
+        AudioError: ``source`` cannot be read as audio, or ``target`` cannot be written.
+        ValueError: a setting is out of range, or ``source`` and ``target`` are the same file.
+    """
+    source, target = Path(source), Path(target)
+    if target.exists() and source.exists() and target.samefile(source):
+        raise ValueError(f"{source}: is also the output; name another one")
+    model = _pretrained_model() if model is None else model
+    with audio.reading(source) as read:
+        kind, subtype, endian = _target_format(read, source, target)
+        denoiser = Denoiser(model, read.sample_rate, read.channels, dry_wet, max_attenuation_db)
+        with audio.writing(
+            target, read.sample_rate, read.channels, subtype, kind, endian
+        ) as written:
+            for block in read.blocks(_READ_SAMPLES):
+                written.write(denoiser.feed(block))
+                if progress is not None:
+                    progress(block.shape[-1] / read.sample_rate)
+            written.write(denoiser.flush())
+    return written.num_samples / read.sample_rate
+
+
+def _denoise_whole(denoiser: Denoiser, signals: np.ndarray) -> np.ndarray:
+    """(C, n) samples through a new denoiser, in pieces, so that little is in work at a time."""
+    starts = range(0, signals.shape[-1], _READ_SAMPLES)
+    pieces = [denoiser.feed(signals[:, start : start + _READ_SAMPLES]) for start in starts]
+    return np.concatenate([*pieces, denoiser.flush()], axis=-1, dtype=signals.dtype)
+
+
+def _target_format(
+    read: audio.Reader, source: Path, target: Path
+) -> tuple[str, str | None, str | None]:
+    """Container, sample format and byte order of the file to write."""
+    same = source.suffix.lower() == target.suffix.lower()
+    kind = read.kind if same else audio.suffix_kind(target)
+    if soundfile.check_format(kind, read.subtype, read.endian):
+        return kind, read.subtype, read.endian
+    return kind, read.subtype if soundfile.check_format(kind, read.subtype) else None, None
+
+
+def _denoise_traced(
+    noisy: Array, sample_rate: float, model: Model, dry_wet: float, floor: float
+) -> Array:
+    config = model.separation
+    if sample_rate != config.stft.sample_rate:
+        raise ValueError(
+            f"sample_rate is {sample_rate}, the model's is {config.stft.sample_rate}: resample "
+            "before jit or vmap (blsh_jax.corpora.audio.resample), or call denoise outside of them"
+        )
+    signals = jnp.atleast_2d(noisy).astype(jnp.float32)
+    pre_roll = config.features.pre_roll_frames
+    wet = separate(signals, model.mask_function, config.stft, pre_roll, floor).speech
+    return (signals + dry_wet * (wet - signals)).reshape(noisy.shape).astype(noisy.dtype)
+
+
+def _floor(max_attenuation_db: float) -> float:
+    """The smallest gain."""
+    return 10 ** (-max_attenuation_db / 20)
+
+
+def check_settings(dry_wet: float, max_attenuation_db: float) -> None:
+    """Raise ValueError unless ``denoise`` takes these settings."""
+    if not 0 <= dry_wet <= 1:
+        raise ValueError(f"dry_wet is {dry_wet}: give 0 (the input) to 1 (denoised)")
+    if not max_attenuation_db >= 0:
+        raise ValueError(f"max_attenuation_db is {max_attenuation_db}: give 0 dB or more")
+
+
+def _check_rate(sample_rate: float) -> None:
+    if not sample_rate > 0:
+        raise ValueError(f"sample_rate is {sample_rate}: give samples per second")
+
+
+def _check_signal(noisy: np.ndarray | Array) -> None:
+    if noisy.ndim not in (1, 2) or noisy.size == 0:
+        raise ValueError(
+            f"noisy has shape {noisy.shape}: give (samples,) or (channels, samples), not empty"
+        )
+    if noisy.ndim == 2 and noisy.shape[0] > _MOST_CHANNELS:
+        raise ValueError(
+            f"noisy has shape {noisy.shape}, {noisy.shape[0]} channels: give (channels, samples), "
+            "so transpose what soundfile reads"
+        )
+    if not jnp.issubdtype(noisy.dtype, jnp.floating):
+        raise ValueError(f"noisy is {noisy.dtype}: give floating point samples in [-1, 1]")
+
+
+@cache
+def _pretrained_model() -> Model:
+    return load_pretrained()

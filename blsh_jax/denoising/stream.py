@@ -1,0 +1,177 @@
+"""Denoising one signal that comes in pieces: the pipeline with its state carried.
+
+Letters: C channels, H hops of a block, n samples.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from blsh_jax.denoising import pipeline
+from blsh_jax.denoising.buffers import SampleQueue
+from blsh_jax.denoising.pipeline import State
+from blsh_jax.models.model import Model
+from blsh_jax.robust.pre_roll import with_pre_roll
+
+
+def latency(model: Model) -> int:
+    """Samples by which the output of ``step`` lags its input."""
+    return pipeline.latency(model.mask_function.look_ahead, model.separation.stft)
+
+
+def init(model: Model, channels: int = 1) -> State:
+    """The state before the first sample.
+
+    Args:
+        model: what to denoise with.
+        channels: C.
+    """
+    return pipeline.init(model.mask_function, channels, model.separation.stft)
+
+
+@jax.jit
+def step(model: Model, state: State, hop: Array) -> tuple[State, Array]:
+    """One hop in, one hop out, ``latency`` samples later. Pure: scans, jits and vmaps.
+
+    It begins in silence: ``Stream`` adds the pre-roll that a model asks for.
+
+    Args:
+        model: what to denoise with.
+        state: from ``init`` or the step before.
+        hop: (C, hop) float32 at the model's rate; (C, H * hop) gives the same as H steps, faster.
+
+    Returns:
+        The next state, and the speech, of the shape of ``hop``.
+
+    Raises:
+        ValueError: ``hop`` is no whole number of hops, or of other channels than the state.
+    """
+    state, output = pipeline.apply(model.mask_function, state, hop, model.separation.stft)
+    return state, output.speech
+
+
+@functools.partial(jax.jit, donate_argnames="state")
+def _advance(model: Model, state: State, samples: Array, floor: Array) -> tuple[State, Array]:
+    """A block: the next state, and speech and gain for higher bands, (2, C, n)."""
+    state, output = pipeline.apply(
+        model.mask_function, state, samples, model.separation.stft, floor
+    )
+    return state, jnp.stack([output.speech, output.high_gain])
+
+
+def check_finite(samples: np.ndarray) -> None:
+    """Raise ValueError if samples are NaN or infinite, which would spoil all that follow."""
+    if not np.isfinite(samples).all():
+        raise ValueError("samples holds NaN or infinity: replace them before denoising")
+
+
+class Stream:
+    """Denoises one signal at the model's rate that comes in pieces of any length.
+
+    With a pre-roll, nothing comes out until the first ``pre_roll_samples`` are in; then all is
+    given that is done, and ``latency`` holds as without.
+
+    All that ``feed`` and ``flush`` return, side by side, is the denoised signal, of the same length
+    and aligned to the sample.
+
+    Args:
+        model: what to denoise with.
+        channels: C for (C, n) pieces; None for (n,) pieces.
+        floor: the smallest gain of a bin, in [0, 1].
+        hops: H, hops that are worked on at a time: 1 for the least delay, hundreds for files.
+        pre_roll: hold the first samples back until there are enough to hear them backwards before
+            (``robust.pre_roll``), if the model's features ask for that; without it the noise
+            is learned on the way, as a live signal needs.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        channels: int | None = None,
+        floor: float = 0.0,
+        hops: int = 1,
+        pre_roll: bool = True,
+    ):
+        # Its frames are for comparisons: they would travel with every block.
+        self._model, self._channels = model.without_frames(), channels
+        self._floor = jnp.float32(floor)
+        self._stft = model.separation.stft
+        self._pre_roll_frames = model.separation.features.pre_roll_frames if pre_roll else 0
+        self._pre_roll = self._pre_roll_frames * self._stft.hop_length
+        self._rows = 1 if channels is None else channels
+        self._block = hops * self._stft.hop_length
+        self._restart()
+
+    def feed(self, samples: np.ndarray) -> np.ndarray:
+        """Take the next samples; return those that are done.
+
+        Args:
+            samples: (n,) or (C, n) floats, n of any size.
+
+        Returns:
+            (m,) or (C, m) float32.
+
+        Raises:
+            ValueError: ``samples`` has other axes or channels than the stream, or holds NaN or
+                infinity.
+        """
+        lead = () if self._channels is None else (self._channels,)
+        if samples.ndim == 0 or samples.shape[:-1] != lead:
+            wanted = "(n,)" if self._channels is None else f"({self._channels}, n)"
+            raise ValueError(f"samples has shape {samples.shape}: give {wanted}")
+        check_finite(samples)
+        return self.feed_rows(samples.reshape(self._rows, -1))[0].reshape(*lead, -1)
+
+    def flush(self) -> np.ndarray:
+        """The rest of the signal, after its last sample; then the stream takes a new signal."""
+        speech = self.flush_rows()[0]
+        return speech[0] if self._channels is None else speech
+
+    def feed_rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``feed`` of (C, n): the speech, and the gain for higher bands beside it, (C, m) each."""
+        self._owed += rows.shape[-1]
+        self._waiting.put(rows)
+        if not self._begun and len(self._waiting) <= self._pre_roll:
+            return self._run(0)
+        self._begin()
+        return self._run(len(self._waiting) // self._block)
+
+    def flush_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """``flush`` to (C, m): the speech, and the gain for higher bands beside it."""
+        self._begin()
+        blocks = -(-(self._owed + self._skip) // self._block) if self._owed else 0
+        self._waiting.put(np.zeros((self._rows, blocks * self._block - len(self._waiting))))
+        rest = self._run(blocks)
+        self._restart()
+        return rest
+
+    def _restart(self) -> None:
+        self._state = init(self._model, self._rows)
+        self._waiting = SampleQueue(self._rows)
+        self._skip = latency(self._model) + self._pre_roll
+        self._owed, self._begun = 0, False
+
+    def _begin(self) -> None:
+        """Put the pre-roll before the first samples, once there are any."""
+        if self._begun or not self._owed:
+            return
+        start, rest = self._waiting.take(self._pre_roll + 1), len(self._waiting)
+        heard = with_pre_roll(start, self._pre_roll_frames, self._stft)
+        self._waiting.put(np.asarray(heard))
+        self._waiting.put(self._waiting.take(rest))
+        self._begun = True
+
+    def _run(self, blocks: int) -> tuple[np.ndarray, np.ndarray]:
+        """Work on whole blocks; cut off what is before the signal's start and after its end."""
+        pieces = [np.zeros((2, self._rows, 0), np.float32)]
+        for _ in range(blocks):
+            samples = jnp.asarray(self._waiting.take(self._block))
+            self._state, output = _advance(self._model, self._state, samples, self._floor)
+            pieces.append(np.asarray(output))
+        speech, gain = np.concatenate(pieces, axis=-1)[..., self._skip :][..., : self._owed]
+        self._skip = max(0, self._skip - blocks * self._block)
+        self._owed -= speech.shape[-1]
+        return speech, gain

@@ -1,0 +1,390 @@
+#include "blsh.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "blsh_model.h"
+
+#define HALF (BLSH_WINDOW / 2)
+
+static void swap(float *a, float *b)
+{
+    float kept = *a;
+    *a = *b;
+    *b = kept;
+}
+
+/* Complex transform of HALF points in place, z = real, imaginary, real, ... */
+static void transform(float *z)
+{
+    for (int i = 1, j = 0; i < HALF; i++) {
+        int bit = HALF >> 1;
+        for (; j & bit; bit >>= 1)
+            j ^= bit;
+        j |= bit;
+        if (i < j) {
+            swap(&z[2 * i], &z[2 * j]);
+            swap(&z[2 * i + 1], &z[2 * j + 1]);
+        }
+    }
+    for (int size = 2; size <= HALF; size <<= 1) {
+        int stride = BLSH_WINDOW / size;
+        for (int start = 0; start < HALF; start += size) {
+            for (int k = 0; k < size / 2; k++) {
+                const float *w = blsh_twiddles[k * stride];
+                float *a = &z[2 * (start + k)], *b = &z[2 * (start + k + size / 2)];
+                float real = b[0] * w[0] - b[1] * w[1];
+                float imag = b[0] * w[1] + b[1] * w[0];
+                b[0] = a[0] - real;
+                b[1] = a[1] - imag;
+                a[0] += real;
+                a[1] += imag;
+            }
+        }
+    }
+}
+
+/* Even and odd samples went through one complex transform: take their spectra apart, join them.
+ * x holds BLSH_WINDOW samples and becomes BLSH_BINS complex bins. */
+static void real_transform(float *x)
+{
+    transform(x);
+    x[BLSH_WINDOW] = x[0];
+    x[BLSH_WINDOW + 1] = x[1];
+    for (int k = 0; k <= HALF / 2; k++) {
+        float *a = &x[2 * k], *b = &x[2 * (HALF - k)];
+        const float *w = blsh_twiddles[k];
+        float even_real = 0.5f * (a[0] + b[0]), even_imag = 0.5f * (a[1] - b[1]);
+        float odd_real = 0.5f * (a[1] + b[1]), odd_imag = 0.5f * (b[0] - a[0]);
+        float real = odd_real * w[0] - odd_imag * w[1];
+        float imag = odd_real * w[1] + odd_imag * w[0];
+        a[0] = even_real + real;
+        a[1] = even_imag + imag;
+        b[0] = even_real - real;
+        b[1] = imag - even_imag;
+    }
+}
+
+/* The inverse of real_transform. */
+static void inverse_transform(float *x)
+{
+    const float scale = 1.0f / HALF;
+    for (int k = 0; k <= HALF / 2; k++) {
+        float *a = &x[2 * k], *b = &x[2 * (HALF - k)];
+        const float *w = blsh_twiddles[k];
+        float even_real = 0.5f * (a[0] + b[0]), even_imag = 0.5f * (a[1] - b[1]);
+        float real = 0.5f * (a[0] - b[0]), imag = 0.5f * (a[1] + b[1]);
+        float odd_real = real * w[0] + imag * w[1], odd_imag = imag * w[0] - real * w[1];
+        /* Conjugated, as the inverse is the conjugate of the transform of the conjugate. */
+        a[0] = even_real - odd_imag;
+        a[1] = -(even_imag + odd_real);
+        b[0] = even_real + odd_imag;
+        b[1] = even_imag - odd_real;
+    }
+    transform(x);
+    for (int k = 0; k < HALF; k++) {
+        x[2 * k] *= scale;
+        x[2 * k + 1] *= -scale;
+    }
+}
+
+#if BLSH_MEL || BLSH_LEVELS || BLSH_VOICING
+/* Magnitudes under the filters of a mel bank, whose weights lie one after another. */
+static void filter(const float *magnitudes, const int16_t *first, const int16_t *end,
+                   const float *weights, int count, float *bands)
+{
+    for (int m = 0; m < count; m++) {
+        bands[m] = 0.0f;
+        for (int f = first[m]; f < end[m]; f++)
+            bands[m] += *weights++ * magnitudes[f];
+    }
+}
+#endif
+
+static float magnitude(const float *bin)
+{
+    return sqrtf(bin[0] * bin[0] + bin[1] * bin[1]);
+}
+
+/* Features of one frame: magnitudes, mel bands or log-mel bands. */
+static void make_bands(const float *magnitudes, float *bands)
+{
+#if BLSH_MEL
+    filter(magnitudes, blsh_mel_first, blsh_mel_end, blsh_mel_weights, BLSH_BANDS, bands);
+#else
+    memcpy(bands, magnitudes, BLSH_BANDS * sizeof *bands);
+#endif
+#if BLSH_LOG_MEL
+    const float lowest = powf(10.0f, -BLSH_LOG_MEL_RANGE_DB / 20.0f);
+    float peak = 0.0f;
+    for (int m = 0; m < BLSH_BANDS; m++)
+        peak = fmaxf(peak, bands[m]);
+    for (int m = 0; m < BLSH_BANDS; m++)
+        bands[m] = 20.0f * log10f(fmaxf(bands[m] / (peak > 0.0f ? peak : 1.0f), lowest)) +
+                   BLSH_LOG_MEL_RANGE_DB;
+#endif
+}
+
+/* Divides by the norm; scaled by the peak first, so that quiet frames do not underflow. */
+static void normalize(const float *from, float *to, int count)
+{
+    float peak = 0.0f, sum = 0.0f;
+    for (int d = 0; d < count; d++)
+        peak = fmaxf(peak, fabsf(from[d]));
+    for (int d = 0; d < count; d++) {
+        to[d] = peak > 0.0f ? from[d] / peak : 0.0f;
+        sum += to[d] * to[d];
+    }
+    for (int d = 0; d < count; d++)
+        to[d] = sum > 0.0f ? to[d] / sqrtf(sum) : 0.0f;
+}
+
+#if BLSH_LEVELS
+/* How far the bands of the frame in the middle of the context stand above the least of the past,
+ * in dB. Frames whose window reaches into digital silence do not count. */
+static void make_levels(float (*bands)[BLSH_LEVELS], float *levels)
+{
+    const int lead = BLSH_WINDOW / BLSH_HOP - 1, frames = BLSH_FLOOR_FRAMES + lead;
+    int heard = 0, counted = 0;
+    float floors[BLSH_LEVELS];
+    for (int t = 0; t < frames; t++) {
+        float peak = 0.0f;
+        for (int m = 0; m < BLSH_LEVELS; m++)
+            peak = fmaxf(peak, bands[t][m]);
+        heard = peak > 0.0f ? heard + 1 : 0;
+        if (t < lead || heard <= lead)
+            continue;
+        for (int m = 0; m < BLSH_LEVELS; m++)
+            floors[m] = counted ? fminf(floors[m], bands[t][m]) : bands[t][m];
+        counted = 1;
+    }
+    for (int m = 0; m < BLSH_LEVELS; m++) {
+        float ratio = counted && floors[m] > 0.0f ? bands[frames - 1][m] / floors[m] : 1.0f;
+        levels[m] = fminf(20.0f * log10f(fmaxf(ratio, 1.0f)), BLSH_LEVEL_RANGE_DB);
+    }
+}
+#endif
+
+#if BLSH_VOICING
+/* cos(2 pi bin lag / window), the comb of a voice whose period is the lag. */
+static float tooth(int bin, int lag)
+{
+    int turn = bin * lag % BLSH_WINDOW;
+    return turn < HALF ? blsh_twiddles[turn][0] : -blsh_twiddles[turn - HALF][0];
+}
+
+static void sum_bands(const float *products, float *sums)
+{
+    filter(products, blsh_voicing_first, blsh_voicing_end, blsh_voicing_weights, BLSH_VOICING,
+           sums);
+}
+
+/* How far the spectrum is the comb of a voice, in each band. */
+static void make_voicing(blsh_state *state, const float *spectrum, float *voicing)
+{
+    float *root = state->roots, *fine = state->fine, *product = state->work, *comb = state->roots;
+    float fine_energy[BLSH_VOICING], comb_energy[BLSH_VOICING], best = 0.0f;
+    int pitch_lag = BLSH_FIRST_LAG;
+    for (int f = 0; f < BLSH_BINS; f++)
+        root[f] = sqrtf(magnitude(&spectrum[2 * f]));
+    for (int f = 0; f < BLSH_BINS; f++) {
+        float mean = 0.0f;
+        for (int i = f - BLSH_NEARBY; i <= f + BLSH_NEARBY; i++)
+            mean += root[i < 0 ? 0 : i < BLSH_BINS ? i : BLSH_BINS - 1];
+        mean /= 2 * BLSH_NEARBY + 1;
+        fine[f] = mean > 0.0f ? root[f] / mean - 1.0f : 0.0f;
+    }
+    for (int lag = BLSH_FIRST_LAG; lag < BLSH_END_LAG; lag++) {
+        float likeness = 0.0f;
+        for (int f = BLSH_FIRST_COMB_BIN; f < BLSH_END_COMB_BIN; f++)
+            likeness += fine[f] * tooth(f, lag);
+        if (lag == BLSH_FIRST_LAG || likeness > best) {
+            best = likeness;
+            pitch_lag = lag;
+        }
+    }
+    for (int f = 0; f < BLSH_BINS; f++) {
+        comb[f] = tooth(f, pitch_lag);
+        product[f] = fine[f] * comb[f];
+        fine[f] *= fine[f];
+        comb[f] *= comb[f];
+    }
+    sum_bands(product, voicing);
+    sum_bands(fine, fine_energy);
+    sum_bands(comb, comb_energy);
+    for (int m = 0; m < BLSH_VOICING; m++) {
+        float energies = fine_energy[m] * comb_energy[m];
+        voicing[m] = energies > 0.0f ? voicing[m] / sqrtf(energies * BLSH_VOICING) : 0.0f;
+    }
+}
+#endif
+
+/* The unit vector that the frame in the middle of the context is compared by. */
+static void make_features(blsh_state *state)
+{
+    normalize(state->bands[0], state->features, BLSH_SPECTRUM);
+#if BLSH_LEVELS
+    float *levels = state->features + BLSH_SPECTRUM;
+    make_levels(state->levels, levels);
+    normalize(levels, levels, BLSH_LEVELS);
+#endif
+#if BLSH_VOICING
+    make_voicing(state, state->spectra[0], state->features + BLSH_SPECTRUM + BLSH_LEVELS);
+#endif
+#if BLSH_LEVELS || BLSH_VOICING
+    normalize(state->features, state->features, BLSH_FEATURES);
+#endif
+}
+
+/* One bit for each hyperplane: on which side the frame lies. */
+static void encode(const float *features, uint32_t *code)
+{
+    memset(code, 0, BLSH_WORDS * sizeof *code);
+    for (int l = 0; l < BLSH_BITS; l++) {
+        float activation = 0.0f;
+        for (int d = 0; d < BLSH_FEATURES; d++)
+            activation += blsh_projections[l][d] * features[d];
+        if (activation + blsh_biases[l] >= 0.0f)
+            code[l / 32] |= (uint32_t)1 << (l % 32);
+    }
+}
+
+static int count_bits(uint32_t word)
+{
+#if defined(__GNUC__)
+    return __builtin_popcount(word);
+#else
+    word -= word >> 1 & 0x55555555u;
+    word = (word & 0x33333333u) + (word >> 2 & 0x33333333u);
+    return (int)(((word + (word >> 4)) & 0x0f0f0f0fu) * 0x01010101u >> 24);
+#endif
+}
+
+/* The K codes at the smallest Hamming distance, ties to the lowest index. */
+static void find_nearest(const uint32_t *code, int *nearest)
+{
+    int distances[BLSH_NEIGHBORS], found = 0;
+    for (int n = 0; n < BLSH_FRAMES; n++) {
+        int distance = 0, place;
+        for (int w = 0; w < BLSH_WORDS; w++)
+            distance += count_bits(code[w] ^ blsh_codes[n][w]);
+        if (found == BLSH_NEIGHBORS && distance >= distances[found - 1])
+            continue;
+        if (found < BLSH_NEIGHBORS)
+            found++;
+        for (place = found - 1; place > 0 && distances[place - 1] > distance; place--) {
+            distances[place] = distances[place - 1];
+            nearest[place] = nearest[place - 1];
+        }
+        distances[place] = distance;
+        nearest[place] = n;
+    }
+}
+
+#if BLSH_TRACKING
+static float noise_energy(const blsh_state *state, int f)
+{
+    float weight = state->noise_weight[f];
+    float mean = state->noise_magnitude[f] / (weight > 0.0f ? weight : 1.0f);
+    return mean * mean;
+}
+
+static float ratio(float energy, float noise)
+{
+    return noise > 0.0f ? energy / noise : 0.0f;
+}
+
+static float limited_log(float snr)
+{
+    return logf(fminf(fmaxf(snr, BLSH_LEAST_SNR), BLSH_MOST_SNR));
+}
+
+/* Joins the neighbours' mask of a bin with what the bin shows of its own noise: log-odds of
+ * speech, the log of the signal-to-noise ratio, which the last frame's estimate goes into, and the
+ * log of the same over the past. */
+static float join(blsh_state *state, int f, float gain, float energy)
+{
+    float presence = fminf(fmaxf(gain, 1.0f - BLSH_CERTAINTY), BLSH_CERTAINTY);
+    float absence = 1.0f - presence;
+    float heard = absence / (1.0f + BLSH_OUTLIERS * ratio(energy, noise_energy(state, f)));
+    float weight = energy > 0.0f ? heard : 0.0f, noise, snr, past, log_odds;
+    state->noise_magnitude[f] = BLSH_MEMORY * state->noise_magnitude[f] + weight * sqrtf(energy);
+    state->noise_weight[f] = BLSH_MEMORY * state->noise_weight[f] + weight;
+    noise = noise_energy(state, f);
+    snr = BLSH_SPEECH_MEMORY * ratio(state->speech_energy[f], noise) +
+          (1.0f - BLSH_SPEECH_MEMORY) * fmaxf(ratio(energy, noise) - 1.0f, 0.0f);
+    past = state->past_rest[f] > 0.0f ? state->past_speech[f] / state->past_rest[f] : 1.0f;
+    log_odds = blsh_prior_weight[f] + blsh_mask_weight[f] * logf(presence / absence) +
+               blsh_snr_weight[f] * limited_log(snr) + blsh_past_snr_weight[f] * limited_log(past);
+    gain = 1.0f / (1.0f + expf(-log_odds));
+    state->speech_energy[f] = gain * gain * energy;
+    state->past_speech[f] = BLSH_MEMORY * state->past_speech[f] + presence * presence * energy;
+    state->past_rest[f] = BLSH_MEMORY * state->past_rest[f] + absence * absence * energy;
+    return gain;
+}
+#endif
+
+/* Multiplies a spectrum with the mean of the neighbours' masks. */
+static void apply_mask(blsh_state *state, const int *nearest, const float *from, float *to)
+{
+    for (int f = 0; f < BLSH_BINS; f++) {
+        const float *bin = &from[2 * f];
+        int votes = 0;
+        for (int k = 0; k < BLSH_NEIGHBORS; k++)
+            votes += (int)(blsh_masks[nearest[k]][f / 32] >> (f % 32) & 1u);
+        float gain = (float)votes / BLSH_NEIGHBORS;
+#if BLSH_TRACKING
+        gain = join(state, f, gain, bin[0] * bin[0] + bin[1] * bin[1]);
+#endif
+        gain = fmaxf(gain, state->floor);
+        to[2 * f] = gain * bin[0];
+        to[2 * f + 1] = gain * bin[1];
+    }
+}
+
+void blsh_init(blsh_state *state)
+{
+    memset(state, 0, sizeof *state);
+}
+
+void blsh_step(blsh_state *state, const float *in, float *out)
+{
+    const int kept = BLSH_WINDOW - BLSH_HOP, reach = BLSH_CONTEXT / 2;
+    float *work = state->work, *newest = state->spectra[reach];
+    uint32_t code[BLSH_WORDS];
+    int nearest[BLSH_NEIGHBORS];
+
+    memmove(state->samples, state->samples + BLSH_HOP, kept * sizeof(float));
+    memcpy(state->samples + kept, in, BLSH_HOP * sizeof(float));
+    for (int i = 0; i < BLSH_WINDOW; i++)
+        work[i] = state->samples[i] * blsh_hann[i];
+    real_transform(work);
+
+    memmove(state->spectra[0], state->spectra[0] + 2 * BLSH_BINS,
+            (size_t)reach * sizeof state->spectra[0]);
+    memcpy(newest, work, sizeof state->spectra[0]);
+    memmove(state->bands[0], state->bands[0] + BLSH_BANDS,
+            (BLSH_CONTEXT - 1) * sizeof state->bands[0]);
+    for (int f = 0; f < BLSH_BINS; f++)
+        work[f] = magnitude(&newest[2 * f]);
+    make_bands(work, state->bands[BLSH_CONTEXT - 1]);
+#if BLSH_LEVELS
+    memmove(state->levels[0], state->levels[1], sizeof state->levels - sizeof state->levels[0]);
+    filter(work, blsh_level_first, blsh_level_end, blsh_level_weights, BLSH_LEVELS,
+           state->levels[BLSH_LEVEL_FRAMES - 1]);
+#endif
+
+    make_features(state);
+    encode(state->features, code);
+    find_nearest(code, nearest);
+    apply_mask(state, nearest, state->spectra[0], work);
+
+    inverse_transform(work);
+    for (int i = 0; i < BLSH_WINDOW; i++)
+        state->overlap[i] += work[i] * blsh_hann[i];
+    for (int i = 0; i < BLSH_HOP; i++)
+        out[i] = state->overlap[i] * blsh_scales[i];
+    memmove(state->overlap, state->overlap + BLSH_HOP, kept * sizeof(float));
+    memset(state->overlap + kept, 0, BLSH_HOP * sizeof(float));
+}

@@ -1,0 +1,239 @@
+"""Models for other runtimes: C for small devices, StableHLO for whatever runs that.
+
+Letters: L bits, D features, N dictionary frames, F bins, W words.
+"""
+
+import dataclasses
+import importlib.util
+import json
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from blsh_jax._version import __version__
+from blsh_jax.config import StftConfig
+from blsh_jax.denoising import stream
+from blsh_jax.files import replacing
+from blsh_jax.models.model import Model
+from blsh_jax.paper import spectra
+from blsh_jax.robust import features as robust_features
+from blsh_jax.robust import speech_presence, voicing
+
+_C_SOURCES = ("blsh.h", "blsh.c", "example.c")
+_PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def shrink(model: Model, num_bits: int | None = None, num_frames: int | None = None) -> Model:
+    """A smaller model: the first bits of the codes, evenly chosen frames of the dictionary.
+
+    Args:
+        model: what to make smaller.
+        num_bits: bits to keep; all if not given.
+        num_frames: dictionary frames to keep; all if not given.
+
+    Returns:
+        The model, without the frames that only comparisons need.
+
+    Raises:
+        ValueError: the model has fewer bits or frames.
+    """
+    dictionary = model.dictionary
+    if num_bits is not None:
+        dictionary = dictionary.prefix(num_bits)
+    if num_frames is not None:
+        least, available = model.separation.num_neighbors, dictionary.num_frames
+        if not least <= num_frames <= available:
+            raise ValueError(f"num_frames is {num_frames}: give {least} to {available}")
+        chosen = jnp.asarray(np.arange(num_frames) * available // num_frames)
+        dictionary = dataclasses.replace(
+            dictionary, codes=dictionary.codes[chosen], masks=dictionary.masks[chosen]
+        )
+    return dataclasses.replace(model, dictionary=dictionary, frames=None)
+
+
+def write_c(model: Model, folder: Path) -> list[Path]:
+    """Write a model as C: tables, and the code that uses them.
+
+    Args:
+        model: any model whose window is a power of two.
+        folder: where to write; made if missing.
+
+    Returns:
+        The files: ``blsh_sizes.h`` and ``blsh_model.h`` (made from the model), ``blsh.h``,
+        ``blsh.c`` (the same for all models) and ``example.c``.
+
+    Raises:
+        ValueError: the window is no power of two.
+    """
+    window = model.separation.stft.window_length
+    if window & (window - 1):
+        raise ValueError(f"window_length is {window}: the C code transforms powers of two only")
+    texts = {"blsh_sizes.h": _sizes(model), "blsh_model.h": "".join(_tables(model))}
+    sources = resources.files("blsh_jax.export") / "c"
+    texts |= {name: (sources / name).read_text() for name in _C_SOURCES}
+    return [_write(folder / name, text.encode()) for name, text in texts.items()]
+
+
+def write_stablehlo(model: Model, folder: Path) -> list[Path]:
+    """Write the step of the stream as StableHLO, with the model inside.
+
+    The step takes the arrays of the state, which all start as zeros, and a hop (1, hop); it returns
+    the next state's arrays and the denoised hop, ``stream.latency`` samples later.
+
+    Args:
+        model: any model.
+        folder: where to write; made if missing.
+
+    Returns:
+        The files: ``blsh_step.jax_export``, which ``jax.export.deserialize`` reads (a build
+        product: keep the model file, export anew for later versions of JAX); ``blsh_step.mlir``,
+        portable StableHLO bytecode for other runtimes; ``blsh_step.json``, the rate, the latency,
+        and names, shapes and types of the arguments: those of the state by their path in it, such
+        as ``mask.bands``.
+
+    Raises:
+        RuntimeError: the flatbuffers package is missing.
+    """
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise RuntimeError("jax.export needs flatbuffers: pip install 'blsh_jax[export]'")
+    stft, model = model.separation.stft, model.without_frames()
+    hop = jax.ShapeDtypeStruct((1, stft.hop_length), jnp.float32)
+    paths, structure = jax.tree.flatten_with_path(jax.eval_shape(lambda: stream.init(model)))
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
+    shapes = [*(shape for _, shape in paths), hop]
+
+    def step(*arrays: Array) -> tuple[Array, ...]:
+        state = jax.tree.unflatten(structure, arrays[:-1])
+        state, speech = stream.step(model, state, arrays[-1])
+        return (*jax.tree.leaves(state), speech)
+
+    exported = jax.export.export(jax.jit(step), platforms=_PLATFORMS)(*shapes)
+    facts = {
+        "library": __version__,
+        "sample_rate": stft.sample_rate,
+        "latency_samples": stream.latency(model),
+        "platforms": _PLATFORMS,
+        "arguments": [
+            {"name": name, "shape": shape.shape, "dtype": str(shape.dtype)}
+            for name, shape in zip([*names, "hop"], shapes, strict=True)
+        ],
+    }
+    return [
+        _write(folder / "blsh_step.jax_export", bytes(exported.serialize())),
+        _write(folder / "blsh_step.mlir", exported.mlir_module_serialized),
+        _write(folder / "blsh_step.json", (json.dumps(facts, indent=1) + "\n").encode()),
+    ]
+
+
+def _write(path: Path, content: bytes) -> Path:
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def _sizes(model: Model) -> str:
+    """The header of sizes, which users of the C code need as well."""
+    config, (bits, features) = model.separation, model.hasher.projections.shape
+    spectrum = features - config.features.levels - config.features.voicing
+    names = {
+        "SAMPLE_RATE": config.stft.sample_rate,
+        "WINDOW": config.stft.window_length,
+        "HOP": config.stft.hop_length,
+        "BINS": config.stft.num_bins,
+        "CONTEXT": config.features.context,
+        "BANDS": spectrum // config.features.context,
+        "SPECTRUM": spectrum,
+        "LEVELS": config.features.levels,
+        "FLOOR_FRAMES": config.features.floor_frames,
+        "VOICING": config.features.voicing,
+        "FEATURES": features,
+        "MEL": int(config.features.kind != "magnitude"),
+        "LOG_MEL": int(config.features.kind == "log_mel"),
+        "BITS": bits,
+        "WORDS": model.dictionary.codes.shape[1],
+        "FRAMES": model.dictionary.num_frames,
+        "MASK_WORDS": model.dictionary.masks.shape[1],
+        "NEIGHBORS": config.num_neighbors,
+        "TRACKING": int(config.speech_presence.tracks_noise),
+    }
+    lines = [f"#define BLSH_{name} {value}" for name, value in names.items()]
+    return f"/* Made by blsh_jax {__version__}. */\n" + "\n".join(lines) + "\n"
+
+
+def _tables(model: Model) -> Iterator[str]:
+    """The header of tables, a definition at a time."""
+    config, dictionary = model.separation, model.dictionary
+    yield f"/* Made by blsh_jax {__version__}. Included by blsh.c only. */\n"
+    yield from _transform_tables(config.stft)
+    if config.features.kind != "magnitude":
+        yield from _mel_tables("blsh_mel", config.features.num_mels, config.stft)
+        yield f"#define BLSH_LOG_MEL_RANGE_DB {spectra.LOG_MEL_RANGE_DB}f\n"
+    if config.features.levels:
+        yield from _mel_tables("blsh_level", config.features.levels, config.stft)
+        yield f"#define BLSH_LEVEL_RANGE_DB {robust_features.LEVEL_RANGE_DB}f\n"
+    if config.features.voicing:
+        yield from _mel_tables("blsh_voicing", config.features.voicing, config.stft)
+        yield from _voicing_sizes(config.stft)
+    if config.speech_presence.tracks_noise:
+        constants = speech_presence.constants()
+        yield "".join(f"#define BLSH_{k.upper()} {v:.8e}f\n" for k, v in constants.items())
+        weights = speech_presence.bin_weights(config.speech_presence, config.stft)._asdict()
+        yield from (_table("float", f"blsh_{k}_weight", v) for k, v in weights.items())
+    yield _table("float", "blsh_projections", model.hasher.projections)
+    yield _table("float", "blsh_biases", model.hasher.biases)
+    yield _table("uint32_t", "blsh_codes", dictionary.codes)
+    yield _table("uint32_t", "blsh_masks", dictionary.masks)
+
+
+def _transform_tables(stft: StftConfig) -> Iterator[str]:
+    hann = spectra.hann(stft.window_length)
+    angles = -2 * np.pi * np.arange(stft.window_length // 2) / stft.window_length
+    yield _table("float", "blsh_hann", hann)
+    yield _table("float", "blsh_scales", 1 / np.square(hann).reshape(-1, stft.hop_length).sum(0))
+    yield _table("float", "blsh_twiddles", np.stack([np.cos(angles), np.sin(angles)], axis=1))
+
+
+def _voicing_sizes(stft: StftConfig) -> Iterator[str]:
+    (first_lag, end_lag), (first_bin, end_bin), reach = voicing.layout(stft)
+    names = {
+        "FIRST_LAG": first_lag,
+        "END_LAG": end_lag,
+        "FIRST_COMB_BIN": first_bin,
+        "END_COMB_BIN": end_bin,
+        "NEARBY": reach,
+    }
+    yield "".join(f"#define BLSH_{name} {value}\n" for name, value in names.items())
+
+
+def _mel_tables(name: str, num_mels: int, stft: StftConfig) -> Iterator[str]:
+    """Each filter's bins, from the first to the end, and all weights one after another."""
+    filters = spectra.mel_filters(num_mels, stft)
+    spans = [np.flatnonzero(column)[[0, -1]] for column in filters.T]
+    weights = [column[a : b + 1] for column, (a, b) in zip(filters.T, spans, strict=True)]
+    yield _table("int16_t", f"{name}_first", np.array([a for a, _ in spans]))
+    yield _table("int16_t", f"{name}_end", np.array([b + 1 for _, b in spans]))
+    yield _table("float", f"{name}_weights", np.concatenate(weights))
+
+
+def _table(kind: str, name: str, values: np.ndarray | Array) -> str:
+    """A C array of constants."""
+    array = np.asarray(values)
+    sizes = "".join(f"[{size}]" for size in array.shape)
+    return f"static const {kind} {name}{sizes} = {_braces(array, kind)};\n"
+
+
+def _braces(array: np.ndarray, kind: str) -> str:
+    if array.ndim > 1:
+        return "{\n" + ",\n".join(_braces(row, kind) for row in array) + "}"
+    if kind == "float":
+        # Nine digits tell every float32 apart.
+        return "{" + ",".join(f"{value:.8e}f" for value in array) + "}"
+    return (
+        "{" + ",".join(f"{value}u" if kind == "uint32_t" else f"{value}" for value in array) + "}"
+    )

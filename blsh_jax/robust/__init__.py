@@ -1,0 +1,1 @@
+"""What was added for noise that no dictionary has heard, each part by itself."""

@@ -1,0 +1,187 @@
+"""Augmentation: mixtures of many kinds from few recordings, for noise no dictionary has heard.
+
+A noise is played faster or slower, coloured by a random equalizer, and sometimes joined by a second
+one; synthetic noises may take turns with the recordings. The speech is coloured half as strongly,
+and every mixture has an SNR of its own. Some mixtures stay as the recordings are, as published.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import soxr
+
+from blsh_jax.config import AugmentationConfig, TrainConfig
+from blsh_jax.corpora.mixing import (
+    Mixtures,
+    Part,
+    amplitude,
+    is_silent,
+    make_mixtures,
+    mix,
+    part_bounds,
+    unit_power,
+    wrapped_cut,
+)
+from blsh_jax.corpora.recordings import Loaded
+from blsh_jax.robust.synthetic_noise import synthetic_noises
+
+_TRIES = 32
+_SECOND_LEVEL_DB = (-10.0, 0.0)  # of a second noise, relative to the first
+# Where an equalizer's gains lie, as fractions of half the sample rate.
+_EQUALIZER_POINTS = np.r_[0, np.geomspace(0.01, 1, 9)]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AugmentedMixtures(Sequence):
+    """Mixtures drawn at random; an item is made when asked for, and always comes out the same.
+
+    Attributes:
+        speech: the utterances, which take turns.
+        noise: the noises.
+        synthetic: noises that are not recordings, for ``config.synthetic_noise`` of the draws.
+        config: how many, how long, how augmented.
+        seed: with the index of an item, decides everything about it.
+        part: which part of each utterance is used.
+        held_back: fraction of each utterance that is not in ``train``.
+        sample_rate: of all recordings, in Hz.
+        snr_db: signal-to-noise ratio of mixtures that are not augmented, in dB.
+        skipped: (key, reason) of recordings left out: none, as silent cuts are drawn again.
+    """
+
+    speech: Loaded
+    noise: Loaded
+    synthetic: Loaded
+    config: AugmentationConfig
+    seed: int
+    part: Part = "whole"
+    held_back: float = 0.2
+    sample_rate: int = 16_000
+    snr_db: float = 0.0
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        return self.config.num_mixtures
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(len(self),) int64, samples of each mixture, all the same."""
+        return np.full(len(self), round(self.config.mixture_seconds * self.sample_rate), np.int64)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(f"mixture {index} of {len(self)}")
+        rng, length = np.random.default_rng([self.seed, index]), int(self.lengths[index])
+        augmented = rng.random() >= self.config.unaugmented
+        config = self.config if augmented else _without_augmentation(self.config, self.snr_db)
+        speech, speech_key = _draw(
+            lambda attempt: self._speech(index + attempt, length, config, rng)
+        )
+        noise, noise_key = self._noise(length, config, rng)
+        if rng.random() < config.second_noise:
+            second, second_key = self._noise(length, config, rng)
+            noise = noise + amplitude(rng.uniform(*_SECOND_LEVEL_DB)) * second
+            noise_key += f"+{second_key}"
+        snr_db = rng.uniform(config.min_snr_db, config.max_snr_db)
+        return mix(speech, noise, snr_db, 0, speech_key, noise_key)
+
+    def _noise(
+        self, length: int, config: AugmentationConfig, rng: np.random.Generator
+    ) -> tuple[np.ndarray, str]:
+        """A noise of root mean square 1, and its key."""
+        noise, key = _draw(lambda _: self._cut_of_noise(length, config, rng))
+        return unit_power(noise), key
+
+    def _speech(
+        self, index: int, length: int, config: AugmentationConfig, rng: np.random.Generator
+    ) -> tuple[np.ndarray, str]:
+        """A cut of an utterance."""
+        index %= len(self.speech.signals)
+        signal, recording = self.speech.signals[index], self.speech.recordings[index]
+        signal = signal[slice(*part_bounds(len(signal), self.part, self.held_back))]
+        found = _random_cut(signal, length, rng)
+        return _coloured(found, config.equalizer_db / 2, rng), recording.key
+
+    def _cut_of_noise(
+        self, length: int, config: AugmentationConfig, rng: np.random.Generator
+    ) -> tuple[np.ndarray, str]:
+        """A cut of a noise, its pitch and tempo changed together."""
+        noise = self.synthetic if rng.random() < config.synthetic_noise else self.noise
+        index = int(rng.integers(len(noise.signals)))
+        signal, recording = noise.signals[index], noise.recordings[index]
+        speed = config.max_speed ** rng.uniform(-1, 1)
+        found = _random_cut(signal, round(length * speed) + 1, rng)
+        found = wrapped_cut(soxr.resample(found, speed, 1.0), 0, length)
+        return _coloured(found, config.equalizer_db, rng), recording.key
+
+
+def training_mixtures(
+    speech: Loaded, noise: Loaded, config: TrainConfig, part: Part = "train"
+) -> Mixtures | AugmentedMixtures:
+    """The mixtures that a configuration trains on.
+
+    Args:
+        speech: utterances.
+        noise: noises.
+        config: augmentation, or the published SNR; held-back part, rate and seed.
+        part: which part of each utterance is used.
+
+    Returns:
+        Random mixtures if ``config.augmentation`` asks for any; else every utterance with every
+        noise.
+
+    Raises:
+        ValueError: as ``make_mixtures``.
+    """
+    if config.augmentation.num_mixtures == 0:
+        return make_mixtures(
+            speech, noise, config.snr_db, config.seed, part=part, held_back=config.held_back
+        )
+    rate, seed, held_back = config.separation.stft.sample_rate, config.seed, config.held_back
+    synthetic = Loaded([], ())
+    if config.augmentation.synthetic_noise:
+        synthetic = synthetic_noises(speech, seed, part, held_back, rate)
+    return AugmentedMixtures(
+        speech, noise, synthetic, config.augmentation, seed, part, held_back, rate, config.snr_db
+    )
+
+
+def _without_augmentation(config: AugmentationConfig, snr_db: float) -> AugmentationConfig:
+    return dataclasses.replace(
+        config,
+        min_snr_db=snr_db,
+        max_snr_db=snr_db,
+        max_speed=1.0,
+        equalizer_db=0.0,
+        second_noise=0.0,
+        synthetic_noise=0.0,
+    )
+
+
+def _draw(make: Callable[[int], tuple[np.ndarray, str]]) -> tuple[np.ndarray, str]:
+    """What ``make`` gives for 0, 1, …: the first that is not silent."""
+    for attempt in range(_TRIES):
+        signal, key = make(attempt)
+        if not is_silent(signal):
+            return signal, key
+    raise ValueError(
+        f"{key!r} and others are silent wherever they were tried ({_TRIES} places): leave them "
+        "out or trim them"
+    )
+
+
+def _random_cut(signal: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+    """(length,) samples in one piece, or, of a shorter signal, from anywhere on and around."""
+    span = len(signal) - length + 1 if len(signal) >= length else max(1, len(signal))
+    return wrapped_cut(signal, int(rng.integers(span)), length)
+
+
+def _coloured(signal: np.ndarray, gain_db: float, rng: np.random.Generator) -> np.ndarray:
+    """The signal under gains of up to ``gain_db``, drawn at a few frequencies, linear between."""
+    gains = rng.uniform(-gain_db, gain_db, len(_EQUALIZER_POINTS))
+    spectrum = np.fft.rfft(signal)
+    frequencies = np.linspace(0, 1, len(spectrum))
+    spectrum *= amplitude(np.interp(frequencies, _EQUALIZER_POINTS, gains))
+    return np.fft.irfft(spectrum, len(signal)).astype(np.float32)

@@ -1,0 +1,159 @@
+"""Augmentation: repeatable mixtures of the length and SNR wanted, and none of them silent."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from blsh_jax import corpora
+from blsh_jax.config import AugmentationConfig, TrainConfig
+from blsh_jax.robust.augmentation import training_mixtures
+from blsh_jax.robust.synthetic_noise import synthetic_noises
+
+RATE = 16_000
+CONFIG = TrainConfig(
+    augmentation=AugmentationConfig(
+        num_mixtures=6, mixture_seconds=0.5, min_snr_db=-3.0, max_snr_db=9.0, unaugmented=0.0
+    )
+)
+
+
+def _loaded(prefix, count, length, seed):
+    rng = np.random.default_rng(seed)
+    signals = [(0.1 * rng.standard_normal(length)).astype(np.float32) for _ in range(count)]
+    recordings = tuple(corpora.Recording(f"{prefix}{i}") for i in range(count))
+    return corpora.Loaded(signals, recordings)
+
+
+SPEECH, NOISE = _loaded("s", 4, RATE, 0), _loaded("n", 3, 2 * RATE, 1)
+
+
+def _with(**changes):
+    return dataclasses.replace(
+        CONFIG, augmentation=dataclasses.replace(CONFIG.augmentation, **changes)
+    )
+
+
+def test_mixtures_are_repeatable_and_of_the_length_and_snr_wanted():
+    mixtures = training_mixtures(SPEECH, NOISE, CONFIG)
+    again = training_mixtures(SPEECH, NOISE, CONFIG)
+    other = training_mixtures(SPEECH, NOISE, dataclasses.replace(CONFIG, seed=1))
+    assert len(mixtures) == 6 and mixtures.lengths.tolist() == [RATE // 2] * 6
+    snrs = []
+    for index in range(6):
+        mixture = mixtures[index]
+        assert mixture.speech.shape == mixture.noise.shape == (RATE // 2,)
+        assert mixture.speech.dtype == mixture.noise.dtype == np.float32
+        np.testing.assert_array_equal(mixture.mixture, again[index].mixture)
+        assert not np.array_equal(mixture.mixture, other[index].mixture)
+        speech, noise = (np.sum(x.astype(np.float64) ** 2) for x in mixture[:2])
+        snrs.append(10 * np.log10(speech / noise))
+        assert abs(snrs[-1] - mixture.snr_db) < 1e-4
+    assert -3 <= min(snrs) < max(snrs) <= 9
+    assert [m.speech_key for m in mixtures[:6]] == ["s0", "s1", "s2", "s3", "s0", "s1"]
+
+
+def test_without_augmentation_a_noise_is_a_cut_of_its_recording():
+    plain = _with(max_speed=1.0, equalizer_db=0.0, second_noise=0.0)
+    mixture = training_mixtures(SPEECH, NOISE, plain)[2]
+    source = NOISE.signals[int(mixture.noise_key[1:])].astype(np.float64)
+    found = np.correlate(source, mixture.noise.astype(np.float64), "valid").argmax()
+    cut = source[found : found + len(mixture.noise)]
+    scale = np.dot(cut, mixture.noise) / np.dot(cut, cut)
+    np.testing.assert_allclose(mixture.noise, scale * cut, atol=2e-4 * np.abs(cut * scale).max())
+
+
+def test_equalizer_colours_by_no_more_than_it_says_and_speed_moves_tones():
+    tone = np.sin(2 * np.pi * 1000 * np.arange(2 * RATE) / RATE).astype(np.float32)
+    noise = corpora.Loaded([tone], (corpora.Recording("tone"),))
+    moved = _with(equalizer_db=0.0, second_noise=0.0, num_mixtures=20)
+    mixtures = training_mixtures(SPEECH, noise, moved)
+    peaks = [np.abs(np.fft.rfft(m.noise)).argmax() / 0.5 for m in mixtures[:20]]
+    assert 1000 / 1.41 < min(peaks) < 900 and 1100 < max(peaks) < 1410
+    white = _with(max_speed=1.0, second_noise=0.0, equalizer_db=12.0)
+    mixture = training_mixtures(SPEECH, NOISE, white)[0]
+    bands = np.abs(np.fft.rfft(mixture.noise)[: RATE // 4]).reshape(20, -1)
+    levels = 10 * np.log10(np.mean(bands**2, axis=1))
+    assert 6 < np.ptp(levels) < 27
+
+
+def test_some_are_made_of_the_recordings_as_they_are():
+    some = training_mixtures(SPEECH, NOISE, _with(unaugmented=0.5, num_mixtures=40))
+    plain = [m for m in some[:40] if m.snr_db == 0]
+    assert 10 < len(plain) < 30
+    for mixture in plain:
+        assert "+" not in mixture.noise_key
+        source = SPEECH.signals[int(mixture.speech_key[1:])].astype(np.float64)
+        match = np.correlate(source, mixture.speech.astype(np.float64), "valid").max()
+        energy = np.sum(np.square(mixture.speech, dtype=np.float64))
+        assert abs(match / energy - 1) < 1e-4
+
+
+def test_second_and_synthetic_noises_come_as_often_as_set():
+    def keys(**changes):
+        mixtures = training_mixtures(SPEECH, NOISE, _with(**changes))
+        return [m.noise_key for m in mixtures[: len(mixtures)]]
+
+    assert all("+" in key for key in keys(second_noise=1.0))
+    recordings = keys(second_noise=0.0)
+    assert not any("+" in key or key.startswith("synthetic/") for key in recordings)
+    half = keys(second_noise=0.0, synthetic_noise=0.5, num_mixtures=40)
+    assert 10 < sum(key.startswith("synthetic/") for key in half) < 30
+    none = keys(second_noise=0.0, synthetic_noise=1.0, unaugmented=1.0)
+    assert not any(key.startswith("synthetic/") for key in none)
+
+
+def test_synthetic_noises_are_of_four_families_and_use_no_held_back_speech():
+    speech = _loaded("s", 3, RATE, 0)
+    tones = [np.where(np.arange(RATE) < 0.8 * RATE, 0.1, 7.0 * (-1.0) ** np.arange(RATE))] * 3
+    speech = corpora.Loaded([tone.astype(np.float32) for tone in tones], speech.recordings)
+    first, again, other = (synthetic_noises(speech, seed, "train", 0.2, RATE) for seed in (0, 0, 1))
+    assert len({recording.key for recording in first.recordings}) == len(first) == 70
+    kinds = [recording.name for recording in first.recordings]
+    assert kinds.count("babble") == kinds.count("gust") == 20
+    assert kinds.count("invented") == 20
+    assert set(kinds) == {"babble", "gust", "invented", *corpora.synthetic.NOISE_NAMES}
+    for index, signal in enumerate(first.signals):
+        assert signal.shape == (4 * RATE,) and signal.dtype == np.float32
+        assert 0 < np.abs(signal).max() <= 1
+        np.testing.assert_array_equal(signal, again.signals[index])
+        if kinds[index] == "babble":
+            assert np.ptp(signal) < 1e-6  # the training part of this speech is constant
+        else:
+            assert not np.array_equal(signal, other.signals[index])
+
+
+def test_silence_is_drawn_again_and_nothing_else_is_refused():
+    silent = np.zeros(2 * RATE, np.float32)
+    half = corpora.Loaded([silent, NOISE.signals[0]], NOISE.recordings[:2])
+    mixtures = training_mixtures(SPEECH, half, _with(second_noise=0.0))
+    assert {m.noise_key for m in mixtures[:6]} == {"n1"}
+    mute = corpora.Loaded([silent], NOISE.recordings[:1])
+    with pytest.raises(ValueError, match="silent wherever they were tried"):
+        training_mixtures(SPEECH, mute, CONFIG)[0]
+    with pytest.raises(IndexError, match="mixture 6 of 6"):
+        mixtures[6]
+    silence = corpora.Loaded([silent], SPEECH.recordings[:1])
+    with pytest.raises(ValueError, match="all 1 utterances are silent"):
+        synthetic_noises(silence, 0, "train", 0.2, RATE)
+
+
+def test_a_recording_shorter_than_a_mixture_starts_over():
+    short = _loaded("s", 1, RATE // 8, 3)
+    mixture = training_mixtures(short, NOISE, _with(equalizer_db=0.0))[0]
+    period = RATE // 8 - round(0.2 * (RATE // 8))
+    np.testing.assert_array_equal(mixture.speech[period:], mixture.speech[:-period])
+
+
+def test_bad_settings_are_refused():
+    for wrong in (
+        {"num_mixtures": -1},
+        {"mixture_seconds": 0.0},
+        {"min_snr_db": 5.0, "max_snr_db": 0.0},
+        {"max_speed": 0.5},
+        {"second_noise": 1.5},
+        {"synthetic_noise": -1.0},
+        {"unaugmented": -0.1},
+    ):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            AugmentationConfig(**wrong)
