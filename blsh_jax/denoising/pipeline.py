@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from blsh_jax.config import StftConfig
@@ -140,7 +139,7 @@ def apply(
         masked[:, hops:],
         gains[:, hops:],
     )
-    return following, Output(speech, _interpolate(gains, stft), mask)
+    return following, Output(speech, spectra.to_samples(gains, stft), mask)
 
 
 @functools.partial(jax.jit, static_argnames=("stft", "pre_roll_frames"))
@@ -186,14 +185,3 @@ def _high_gains(mask: Array) -> Array:
     """(C, H, F) masks to (C, H): the mean over the highest bins."""
     bins = mask.shape[-1]
     return jnp.mean(mask[..., bins - bins // _HIGH_BINS :], axis=-1)
-
-
-def _interpolate(gains: Array, stft: StftConfig) -> Array:
-    """Gains of H + P - 1 frames to H hops of samples, weighted as the inverse transform weighs."""
-    per_window = stft.window_length // stft.hop_length
-    hann = spectra.hann(stft.window_length).reshape(per_window, stft.hop_length)
-    weights = jnp.asarray(np.square(hann) / np.square(hann).sum(0), gains.dtype)
-    hops = gains.shape[1] - per_window + 1
-    framed = jnp.stack([gains[:, i : i + hops] for i in reversed(range(per_window))], axis=-1)
-    samples = jnp.matmul(framed, weights, precision=jax.lax.Precision.HIGHEST)
-    return samples.reshape(gains.shape[0], -1)

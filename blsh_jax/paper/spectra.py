@@ -110,6 +110,25 @@ def istft(spectra: Array, num_samples: int, config: StftConfig) -> Array:
     return kept / jnp.broadcast_to(norm, kept.shape)
 
 
+def to_samples(values: Array, config: StftConfig) -> Array:
+    """Values of frames as values of samples, weighted as ``istft`` weighs frames.
+
+    Args:
+        values: (..., P - 1 + T) float32, of consecutive frames; P = window / hop.
+        config: the transform.
+
+    Returns:
+        (..., T * hop), of the samples that lie in P of the frames each.
+    """
+    per_window = config.window_length // config.hop_length
+    squares = np.square(hann(config.window_length)).reshape(per_window, config.hop_length)
+    weights = jnp.asarray(squares / squares.sum(0), values.dtype)
+    hops = values.shape[-1] - per_window + 1
+    framed = [values[..., i : i + hops] for i in reversed(range(per_window))]
+    samples = jnp.matmul(jnp.stack(framed, axis=-1), weights, precision=jax.lax.Precision.HIGHEST)
+    return samples.reshape(*values.shape[:-1], -1)
+
+
 def unit_norm(frames: Array) -> Array:
     """Frames divided by their L2 norm.
 
