@@ -13,12 +13,14 @@ Scalable Binary Codes for Source Separation", IEEE/ACM Transactions on Audio, Sp
 Processing 30, 2022.
 """
 
+from blsh_jax import _startup  # noqa: F401
 from blsh_jax._version import __version__
 from blsh_jax.config import FeatureConfig, FitConfig, SeparationConfig, StftConfig, TrainConfig
 from blsh_jax.denoising.pipeline import separate
 from blsh_jax.denoising.recordings import Denoiser, denoise
 from blsh_jax.denoising.stream import Stream
 from blsh_jax.evaluation.metrics import BssEval, bss_eval, si_sdr
+from blsh_jax.models.archive import ModelError
 from blsh_jax.models.model import Model, load, load_pretrained, save
 from blsh_jax.paper.codes import Hasher, encode, random_hasher, straight_through_sign
 from blsh_jax.paper.learner import pair_terms, weighted_ssm_loss
@@ -46,6 +48,7 @@ __all__ = [
     "FitInfo",
     "Hasher",
     "Model",
+    "ModelError",
     "Neighbors",
     "SeparationConfig",
     "SpectralDictionary",

@@ -1,8 +1,10 @@
 """The ``blsh`` command: reads arguments, calls the library, prints."""
 
 import argparse
+import contextlib
 import json
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +15,11 @@ import jax
 
 from blsh_jax import models
 from blsh_jax._version import __version__
+
+_READER_GONE = 128 + 13  # as of a program that SIGPIPE ends
+_ENDING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 
 _DESCRIPTION = """Boosted Locality Sensitive Hashing: denoise speech, or see how it works.
 
@@ -29,9 +36,10 @@ _DENOISE = """Denoise a file, or every audio file of a folder.
 A folder is searched recursively and its tree is kept. Rate, channels, length and sample format stay
 as they are, aligned to the sample, whatever they are. The model works at 16 kHz; what lies above
 8 kHz is kept and follows the gain of the band below. Memory stays small however long a file is.
-A file appears under its name only once it is whole. Files that are already there are kept, unless
---overwrite is given, so a second call finishes what a first one began. Files that cannot be
-denoised are named at the end, and the exit status is 1.
+A file appears under its name only once it has been read back whole. Files that are already there
+are kept, unless --overwrite is given, so a second call finishes what a first one began, also after
+Ctrl-C. Files that cannot be denoised, such as those that were cut short (but see --partial), are
+named at the end, and the exit status is 1.
 INPUT or OUTPUT may be - for standard input or output, the latter as WAV."""
 
 _LIVE = """Denoise the microphone and play it, until Ctrl-C.
@@ -58,18 +66,26 @@ _DEMO = """Train, denoise, score and plot on a built-in synthetic corpus; no dat
 def _denoise(arguments: argparse.Namespace) -> int:
     from blsh_jax.denoising import folders
 
-    said = sys.stderr if arguments.output == folders.PIPE else sys.stdout
     settings = folders.Settings(
-        arguments.dry_wet, arguments.max_attenuation_db, arguments.overwrite
+        arguments.dry_wet, arguments.max_attenuation_db, arguments.overwrite, arguments.partial
     )
     with folders.piped(arguments.input, arguments.output) as (source, target):
-        pairs = folders.find_pairs(source, target)
+        pairs, failed = folders.find_pairs(source, target)
         summary = folders.denoise_files(pairs, models.load_named(arguments.model), settings)
-    print(summary, file=said)
-    for message in summary.failed:
-        if arguments.input == folders.PIPE:  # the file that it was kept in is nobody's concern
-            message = message.replace(str(source), "standard input")
-        print(f"  {message}", file=sys.stderr)
+    summary = summary._replace(failed=failed + summary.failed)
+    try:
+        for message in summary.cut_short + summary.failed:
+            if arguments.input == folders.PIPE:  # the file that it was kept in is nobody's concern
+                message = message.replace(str(source), "standard input")
+            print(f"  {message}", file=sys.stderr)
+        said = sys.stderr if arguments.output == folders.PIPE else sys.stdout
+        print(summary, file=said, flush=True)
+    except BrokenPipeError:
+        print(summary, file=sys.stderr)
+        raise
+    finally:
+        if summary.stopped is not None:
+            raise summary.stopped
     return 1 if summary.failed else 0
 
 
@@ -124,6 +140,11 @@ def _parser() -> argparse.ArgumentParser:
     denoise.add_argument("output", metavar="OUTPUT", help="file or folder to write, or -")
     denoise.add_argument(
         "--overwrite", action="store_true", help="write over files that are already there"
+    )
+    denoise.add_argument(
+        "--partial",
+        action="store_true",
+        help="denoise files that are cut short or damaged as far as they go, and name them",
     )
     _add_sound_options(denoise)
 
@@ -189,19 +210,50 @@ def _add_sound_options(command: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Entry point of the ``blsh`` command: 0 done, 1 some files failed, 2 nothing could be done."""
-    arguments = _parser().parse_args(argv)
-    # An exit, so that temporary files are removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    """Entry point of the ``blsh`` command.
+
+    Exits with 0: done; 1: some files failed; 2: nothing could be done; 130, 143, 129: ended by
+    Ctrl-C, SIGTERM, SIGHUP; 141: the reader of standard output is gone.
+    """
+    for number in _ENDING:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _end)
     try:
+        arguments = _parser().parse_args(argv)
         if arguments.device:
             jax.config.update("jax_default_device", jax.devices(arguments.device)[0])
-        sys.exit(arguments.run(arguments))
+        status = arguments.run(arguments)
+        print(end="", flush=True)
+    except BrokenPipeError:
+        status = _READER_GONE
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"blsh: {error}", file=sys.stderr)
-        sys.exit(2)
+        status = 2
+        with contextlib.suppress(OSError):
+            print(f"blsh: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        sys.exit(130)
+        status = 128 + signal.SIGINT
+    finally:
+        _drop_unsent()
+    sys.exit(status)
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    """Ends the command by an exception, so that it tidies up; a second signal ends it at once."""
+    for each in _ENDING:
+        if signal.getsignal(each) == _end:
+            signal.signal(each, signal.SIG_DFL)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
+
+
+def _drop_unsent() -> None:
+    """Drops output that nobody takes, which Python would try to send again at its end."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,12 @@ second settings. ``to_dict`` and ``from_dict`` are what model files and records 
 """
 
 import dataclasses
-from collections.abc import Iterable
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
+from reprlib import repr as short
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 _Config = TypeVar("_Config")
@@ -16,13 +21,13 @@ def _check(
     positive: Iterable[str] = (),
     not_negative: Iterable[str] = (),
     probabilities: Iterable[str] = (),
+    at_most: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
-    """Raise ValueError for a choice that is none, or for a number out of its range."""
+    """Raise ValueError for a setting of another type, or for a number out of its range."""
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if get_origin(field.type) is Literal and value not in get_args(field.type):
-            allowed = ", ".join(get_args(field.type))
-            raise ValueError(f"{field.name} is {value!r}: choose one of {allowed}")
+        advice = _advice(field.type, getattr(config, field.name))
+        if advice:
+            raise ValueError(f"{field.name} is {short(getattr(config, field.name))}: {advice}")
     ranges = (
         (positive, lambda value: value > 0, "it must be positive"),
         (not_negative, lambda value: value >= 0, "give 0 or more"),
@@ -31,7 +36,25 @@ def _check(
     for names, is_within, advice in ranges:
         for name in names:
             if not is_within(getattr(config, name)):
-                raise ValueError(f"{name} is {getattr(config, name)}: {advice}")
+                raise ValueError(f"{name} is {short(getattr(config, name))}: {advice}")
+    for name, limit in at_most.items():
+        if getattr(config, name) > limit:
+            raise ValueError(f"{name} is {short(getattr(config, name))}: give {limit} at most")
+
+
+def _advice(kind: Any, value: Any) -> str:
+    """What to give in place of a value that is not of the type of its setting, or nothing."""
+    if get_origin(kind) is Literal:
+        allowed = get_args(kind)
+        return "" if value in allowed else f"choose one of {', '.join(allowed)}"
+    if kind is int:
+        is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+        return "" if is_whole else "give a whole number"
+    if kind is float:
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        is_finite = is_number and abs(value) <= sys.float_info.max
+        return "" if is_finite else "give a finite number"
+    return "" if isinstance(value, kind) else f"give the settings of {kind.__name__}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +62,9 @@ class StftConfig:
     """Short-time Fourier transform ([ICASSP20] section 4.1: Hann 1024, hop 256, 16 kHz).
 
     Attributes:
-        sample_rate: of recordings, which are resampled to it, in Hz.
-        window_length: samples of the Hann window.
-        hop_length: samples from one frame to the next.
+        sample_rate: of recordings, which are resampled to it, in Hz, 1 kHz to 768 kHz.
+        window_length: samples of the Hann window, 2 to 64 hops, at most 16,384 and a second.
+        hop_length: samples from one frame to the next; at most 2,000 frames make a second.
     """
 
     sample_rate: int = 16_000
@@ -49,10 +72,23 @@ class StftConfig:
     hop_length: int = 256
 
     def __post_init__(self):
-        if self.window_length % self.hop_length or self.window_length < 2 * self.hop_length:
+        largest = {"sample_rate": 768_000, "window_length": 16_384}
+        _check(self, ("sample_rate", "window_length", "hop_length"), at_most=largest)
+        hops, left_over = divmod(self.window_length, self.hop_length)
+        if left_over or not 2 <= hops <= 64:
             raise ValueError(
-                f"window_length {self.window_length} must be a multiple (2 or more) of "
+                f"window_length {self.window_length} must be a multiple (2 to 64) of "
                 f"hop_length {self.hop_length}"
+            )
+        if self.sample_rate < 1000 or self.window_length > self.sample_rate:
+            raise ValueError(
+                f"sample_rate is {self.sample_rate}: give 1000 or more, and no less than "
+                f"window_length {self.window_length}"
+            )
+        if self.frames_per_second > 2000:
+            raise ValueError(
+                f"hop_length is {self.hop_length}: give {math.ceil(self.sample_rate / 2000)} or "
+                f"more at a sample_rate of {self.sample_rate}"
             )
 
     @property
@@ -94,7 +130,14 @@ class FeatureConfig:
     pre_roll_frames: int = 0
 
     def __post_init__(self):
-        _check(self, ("num_mels", "floor_frames"), ("levels", "voicing", "pre_roll_frames"))
+        bands = dict.fromkeys(("num_mels", "levels", "voicing"), 1024)
+        past = dict.fromkeys(("floor_frames", "pre_roll_frames"), 4096)
+        _check(
+            self,
+            positive=("num_mels", "floor_frames"),
+            not_negative=("levels", "voicing", "pre_roll_frames"),
+            at_most=bands | past | {"context": 255},
+        )
         if self.context < 1 or self.context % 2 == 0:
             raise ValueError(f"context is {self.context}: give an odd number of frames, 1 or more")
 
@@ -153,14 +196,8 @@ class FitConfig:
         _check(
             self,
             positive=(
-                *("num_bits", "block_size", "sigma2", "learning_rate", "max_epochs"),
-                *(
-                    "blocks_per_step",
-                    "fast_candidates",
-                    "fast_steps",
-                    "fast_learning_rate",
-                    "ridge",
-                ),
+                *("num_bits", "block_size", "sigma2", "learning_rate", "max_epochs", "ridge"),
+                *("blocks_per_step", "fast_candidates", "fast_steps", "fast_learning_rate"),
             ),
         )
 
@@ -293,8 +330,7 @@ class SpeechPresenceConfig:
     Attributes:
         mask_weight_low: weight of the log-odds of the mean of the neighbours' masks.
         mask_weight_high: the same, from 4 kHz.
-        snr_weight_low: weight of the log of the SNR that the utterance itself
-            shows in a bin.
+        snr_weight_low: weight of the log of the SNR that the utterance itself shows in a bin.
         snr_weight_high: the same, from 4 kHz.
         past_snr_weight_low: weight of the log of that SNR over the bin's past, as the neighbours
             tell it.
@@ -313,7 +349,11 @@ class SpeechPresenceConfig:
     lowest_hz: float = 0.0
 
     def __post_init__(self):
-        _check(self, not_negative=set(dataclasses.asdict(self)) - {"prior_log_odds"})
+        names = [field.name for field in dataclasses.fields(self)]
+        weights = dict.fromkeys((name for name in names if "weight" in name), 100.0)
+        _check(self, not_negative=set(names) - {"prior_log_odds"}, at_most=weights)
+        if abs(self.prior_log_odds) > 100:
+            raise ValueError(f"prior_log_odds is {self.prior_log_odds}: give -100 to 100")
 
     @property
     def tracks_noise(self) -> bool:
@@ -344,7 +384,7 @@ class SeparationConfig:
     speech_presence: SpeechPresenceConfig = MASK_ALONE
 
     def __post_init__(self):
-        _check(self, positive=("num_neighbors",))
+        _check(self, positive=("num_neighbors",), at_most={"num_neighbors": 1024})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -432,14 +472,16 @@ def from_dict(kind: type[_Config], values: dict[str, Any]) -> _Config:
     """The configuration of type ``kind`` that ``to_dict`` wrote.
 
     Raises:
-        ValueError: ``values`` holds a name that ``kind`` does not have.
+        ValueError: ``values`` holds a name that ``kind`` does not have, or a value out of range.
     """
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(fields))
+    types: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(types))
     if unknown:
-        raise ValueError(f"{kind.__name__} has no setting {', '.join(unknown)}")
+        raise ValueError(f"{kind.__name__} has no setting {', '.join(unknown)[:100]}")
     nested = {
-        name: from_dict(type(fields[name].default), value) if isinstance(value, dict) else value
+        name: from_dict(types[name], value)
+        if isinstance(value, dict) and dataclasses.is_dataclass(types[name])
+        else value
         for name, value in values.items()
     }
     return kind(**nested)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -12,9 +11,7 @@ from blsh_jax import config as configs
 from blsh_jax import corpora, evaluation, models, training
 from blsh_jax.config import FitConfig, TrainConfig
 from blsh_jax.corpora import audio
-from blsh_jax.evaluation import System, plots, records, result_page
-from blsh_jax.evaluation.result_page import Example
-from blsh_jax.models.model import Model
+from blsh_jax.evaluation import plots, records, result_page
 
 _METHODS = ("noisy", "lsh", "blsh", "knn", "ibm", "irm")
 _COLUMNS = ["method", "num_bits", "sdr", "sir", "sar", "si_sdr", "seconds"]
@@ -76,9 +73,21 @@ def run(folder: Path, seed: int = 0, config: DemoConfig = DemoConfig()) -> list[
     print("\nMeans in dB, weighted by length\n" + records.table(rows, _COLUMNS) + "\n")
     record = records.record(rows, configs.to_dict(config) | {"seed": seed})
     records.write_json(folder / "scores.json", record)
-    heard = [system for system in systems if (system.method, system.num_bits) in _heard(config)]
-    examples = result_page.examples(heard, held_back, model.separation.stft, config.num_examples)
-    _write_sounds(folder, heard, examples[0], model, config)
+    # All systems would make a long page.
+    short, long = config.num_bits[min(1, len(config.num_bits) - 1)], config.num_bits[-1]
+    names = {("noisy", None): "noisy", ("lsh", short): f"lsh_{short}_bits", ("ibm", None): "ibm"}
+    names |= {("blsh", bits): f"blsh_{bits}_bits" for bits in (short, long)}
+    heard = [system for system in systems if (system.method, system.num_bits) in names]
+    stft = model.separation.stft
+    examples = result_page.examples(heard, held_back, stft, config.num_examples)
+    sounds = examples[0].sounds
+    files = [names[system.method, system.num_bits] for system in heard]
+    for name, sound in zip([*files, "clean"], sounds, strict=True):
+        audio.write(folder / f"{name}.wav", sound.signal, stft.sample_rate)
+    signals = {sound.title: sound.signal for sound in sounds}
+    plots.save(plots.spectrograms(signals, stft), folder / "spectrograms.png")
+    similarities = result_page.self_similarities(model, sounds[0].signal, config.num_bits)
+    plots.save(plots.self_similarity(*similarities), folder / "self_similarity.png")
     title = "Boosted Locality Sensitive Hashing on synthetic speech"
     result_page.write(folder / "report.html", title, _LEAD, rows, examples, model)
     print(
@@ -91,38 +100,15 @@ def run(folder: Path, seed: int = 0, config: DemoConfig = DemoConfig()) -> list[
 def _make_mixtures(config: DemoConfig, seed: int) -> tuple[corpora.Mixtures, corpora.Mixtures]:
     """Training mixtures, and those of other utterances of the same speakers, in the same noises."""
     speech_key, noise_key = jax.random.split(jax.random.key(seed))
-    rate, each = (
-        config.train.separation.stft.sample_rate,
-        config.num_training + config.num_held_back,
-    )
+    rate = config.train.separation.stft.sample_rate
+    each = config.num_training + config.num_held_back
     print(f"Making {config.num_speakers * each} utterances and 10 noises")
     speech = corpora.synthetic_speech(speech_key, config.num_speakers, each, sample_rate=rate)
     noise = corpora.synthetic_noise(noise_key, sample_rate=rate)
-    place = np.arange(len(speech)) % each
+    place, snr = np.arange(len(speech)) % each, config.train.snr_db
     learned = speech.some(np.flatnonzero(place < config.num_training))
     held_back = speech.some(np.flatnonzero(place >= config.num_training))
-    snr = config.train.snr_db
     return (
         corpora.make_mixtures(learned, noise, snr, seed),
         corpora.make_mixtures(held_back, noise, snr, seed, max_mixtures=config.num_scored),
     )
-
-
-def _heard(config: DemoConfig) -> set[tuple[str, int | None]]:
-    """The systems that can be heard: all of them would make a long page."""
-    short, long = config.num_bits[min(1, len(config.num_bits) - 1)], config.num_bits[-1]
-    return {("noisy", None), ("lsh", short), ("blsh", short), ("blsh", long), ("ibm", None)}
-
-
-def _write_sounds(
-    folder: Path, heard: Sequence[System], first: Example, model: Model, config: DemoConfig
-) -> None:
-    """Wav files and pictures of the first example, and pictures of the codes."""
-    stft = model.separation.stft
-    names = [s.method if s.num_bits is None else f"{s.method}_{s.num_bits}_bits" for s in heard]
-    for name, sound in zip([*names, "clean"], first.sounds, strict=True):
-        audio.write(folder / f"{name}.wav", sound.signal, stft.sample_rate)
-    signals = {sound.title: sound.signal for sound in first.sounds}
-    plots.save(plots.spectrograms(signals, stft), folder / "spectrograms.png")
-    target, learned = result_page.self_similarities(model, first.sounds[0].signal, config.num_bits)
-    plots.save(plots.self_similarity(target, learned), folder / "self_similarity.png")

@@ -18,8 +18,8 @@ from absl import flags
 from blsh_jax import evaluation
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Mixture, audio
-from blsh_jax.evaluation import System, records
-from experiments import flags as launch
+from blsh_jax.evaluation import System, records, searching
+from experiments import launch
 from experiments import protocol as protocols
 from experiments.cache import Cache
 from experiments.protocol import Protocol
@@ -52,16 +52,12 @@ def audio_examples(
         Rows of the means over each set, and rows of the written mixtures.
     """
     bench = Workbench(protocol, config, cache)
-    model = bench.model(config.fit)
-    systems = [
-        *evaluation.make_systems(model, ("lsh",), (lengths["lsh"],), config.seed),
-        *evaluation.make_systems(model, ("blsh",), (lengths["blsh"],)),
-    ]
-    means, examples = [], []
+    systems, means, examples = [], [], []
+    for method, length in lengths.items():
+        dictionary, settings = bench.hashed(method, length)
+        systems.append(searching(method, length, dictionary, config.separation))
+        means += bench.scores(systems[-1], settings)
     for name, mixtures in protocol.tests.items():
-        for system in systems:
-            settings = bench.fit_settings(config.fit) if system.method == "blsh" else None
-            means.append({"set": name} | bench.score(name, system, mixtures, settings))
         order = np.random.default_rng(config.seed).permutation(len(mixtures))[:count]
         for number, index in enumerate(order):
             place = folder / f"{name}{number + 1}"
@@ -93,9 +89,8 @@ def _define_flags() -> None:
     flags.DEFINE_integer("blsh_bits", 25, "Bits of BLSH.", lower_bound=1)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Flags, library, record."""
-    del argv
     values, config = flags.FLAGS, launch.train_config()
     lengths = {"lsh": values.lsh_bits, "blsh": values.blsh_bits}
     protocol, folder = protocols.from_flags(config), Path(values.folder)

@@ -7,10 +7,10 @@ Needs PyTorch (``pip install -e .[bench]``). Three parts, in one run:
 step    one optimiser step at B = 1000, against the published step written in PyTorch, and the bytes
         of the pair matrix read per second against a measured copy;
 curves  the published and the fast mode, bit by bit from the same pair weights and each on its own,
-        for experiments.plot_training;
+        with a picture beside the record;
 scale   a whole code on many frames, under each memory plan that is asked for.
 
-Without --speech and --noise (or --frames), the frames are synthetic. On two idle cores, expect four
+Without --speech and --noise, the frames are of the synthetic corpus. On two idle cores, expect four
 minutes for 150 bits on 225,000 frames, as long for curves of 150 bits on 20,000 frames, and a step
 per candidate hundreds of times faster than in PyTorch.
 """
@@ -20,30 +20,31 @@ import os
 import statistics
 import time
 import types
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
 
-from blsh_jax import corpora, training
+from blsh_jax import training
 from blsh_jax.config import FitConfig, TrainConfig, to_dict
 from blsh_jax.evaluation import records
 from blsh_jax.paper import boosting, learner, spectra
+from blsh_jax.robust.augmentation import training_mixtures
 from blsh_jax.training import driver, fast, plans
 from blsh_jax.training.blocks import LoadedBlocks, sweep
 from blsh_jax.training.fit_info import approximation_errors, by_field
-from experiments import flags as launch
+from experiments import launch, pictures, timing
 
-_COLUMNS = ["name", "size", "ours", "reference", "ratio", "unit", "agrees"]
 _STEP_BLOCKS = 16
 
 
 def _define_flags() -> None:
-    flags.DEFINE_string("output", None, "Record to write (.json).", required=True)
-    flags.DEFINE_string("speech", None, "Folder of speech; without it frames are synthetic.")
-    flags.DEFINE_string("noise", None, "Folder of noise, needed with --speech.")
-    flags.DEFINE_string("frames", None, "Frames as .npy (N, D), instead of --speech and --noise.")
+    launch.define_output(
+        "Record to write (.json); the picture of the curves goes beside it (.png)."
+    )
+    launch.define_corpora(required=False)
     flags.DEFINE_list("parts", ["step", "curves", "scale"], "Parts to run.")
     flags.DEFINE_integer("curve_frames", 20_000, "Frames of the curves.")
     flags.DEFINE_integer("curve_bits", 25, "Bits of the curves.")
@@ -55,41 +56,38 @@ def _define_flags() -> None:
     flags.DEFINE_integer("seed", 0, "Seed of everything random.")
 
 
-def main(argv: list[str]) -> None:
-    """Flags, library, record."""
-    del argv
+def main() -> None:
+    """Flags, library, record, picture."""
     values = flags.FLAGS
-    _published()
     config = FitConfig(num_bits=values.num_bits, blocks_per_step=values.blocks_per_step)
-    frames, source = _frames(values)
-    record: dict[str, Any] = {
-        "results": [],
-        "config": {
-            "fit": to_dict(config),
-            "frames": source,
-            "curve_frames": values.curve_frames,
-            "repeats": values.repeats,
-            "seed": values.seed,
-        },
-        "environment": records.environment()
-        | {"torch": _published().torch.__version__, "load_average": os.getloadavg()[0]},
-    }
+    torch = _published().torch.__version__
+    frames, source = _frames(values.seed)
+    rows: list[dict[str, Any]] = []
+    more: dict[str, Any] = {"torch": torch, "load_average": os.getloadavg()[0]}
+    settings = {name: values[name].value for name in ("curve_frames", "repeats", "seed")}
+    settings |= {"fit": to_dict(config), "frames": source}
+
+    def keep() -> None:  # what is measured, before hours more
+        records.write_json(values.output, records.record(rows, settings, **more))
+
     if "step" in values.parts:
-        record["results"] += bench_step(frames, config, values.repeats)
+        rows += bench_step(frames, config, values.repeats)
     if "curves" in values.parts:
         enough = enlarge(frames, values.curve_frames, values.seed)
         curve_config = dataclasses.replace(config, num_bits=values.curve_bits)
-        record["curves"] = curves(enough, curve_config, values.seed)
-        record["results"] += curve_rows(record["curves"], _torch_seconds(record["results"]))
-        records.write_json(values.output, record)
+        more["curves"] = curves(enough, curve_config, values.seed)
+        rows += curve_rows(more["curves"], rows[0]["reference"] / 1e3 if rows else None)
+        keep()
     if "scale" in values.parts:
-        for number in values.scale_frames:
-            enough = enlarge(frames, int(number), values.seed)
+        for number in map(int, values.scale_frames):
+            enough = enlarge(frames, number, values.seed)
             for plan in values.scale_plans:
-                record["results"].append(scale_row(enough, config, plan, values.seed))
-                records.write_json(values.output, record)
-    records.write_json(values.output, record)
-    print(records.table(record["results"], _COLUMNS))
+                rows.append(scale_row(enough, config, plan, values.seed))
+                keep()
+    record = launch.write(rows, timing.COLUMNS, settings, **more)
+    if "curves" in more:
+        drawn = pictures.training_curves(record)
+        pictures.save(drawn, record, Path(values.output).with_suffix(".png"))
 
 
 def _published() -> types.ModuleType:
@@ -113,7 +111,7 @@ def bench_step(frames: np.ndarray, config: FitConfig, repeats: int) -> list[dict
     *_, ours_fast, _ = _time_steps(fast_set, fast, repeats)
     blocks = spectra.unit_norm(frames[published_set.host.rows[:, 0]])
     start = np.asarray(learner.start(jax.random.key(7), frames.shape[1], published).rows[0])
-    _, reference_losses, seconds = _published().run(
+    reference_losses, seconds = _published().run(
         start, np.asarray(blocks), config.sigma2, published, repeats
     )
     # Losses along the way; hyperplanes drift apart, see docs/training.md on the two gradients.
@@ -122,19 +120,13 @@ def bench_step(frames: np.ndarray, config: FitConfig, repeats: int) -> list[dict
     many = f"{size} R={config.fast_candidates}"
     matrix = 4.0 * config.block_size**2 / 1e9
     ms = 1e3
+    single = ours_fast / config.fast_candidates
     return [
-        _row("published step", size, ours_published * ms, seconds * ms, "ms", agrees),
-        _row("fast step, all candidates", many, ours_fast * ms, seconds * ms, "ms", agrees),
-        _row(
-            "fast step, per candidate",
-            many,
-            ours_fast * ms / config.fast_candidates,
-            seconds * ms,
-            "ms",
-            agrees,
-        ),
-        _row("pair matrix read, published step", size, matrix / ours_published, copy, "GB/s"),
-        _row("pair matrix read, fast step", many, matrix / ours_fast, copy, "GB/s"),
+        timing.row("published step", size, ours_published * ms, seconds * ms, "ms", agrees),
+        timing.row("fast step, all candidates", many, ours_fast * ms, seconds * ms, "ms", agrees),
+        timing.row("fast step, per candidate", many, single * ms, seconds * ms, "ms", agrees),
+        timing.row("pair matrix read, published step", size, matrix / ours_published, copy, "GB/s"),
+        timing.row("pair matrix read, fast step", many, matrix / ours_fast, copy, "GB/s"),
     ]
 
 
@@ -151,11 +143,12 @@ def _time_steps(training_set, config: FitConfig, repeats: int):
         start = learner.start(key, num_features, config)
     order = np.arange(len(training_set.host.rows))
     run = lambda: sweep(driver.descend_step, start, order, blocks, bits, config, mesh)
-    walk, losses = jax.block_until_ready(run())
-    seconds = _median_seconds(run, repeats) / len(order)
     copied = jax.jit(lambda a: a + 1.0)
-    copy = 2 * matrices.nbytes / _median_seconds(lambda: copied(matrices), 5) / 1e9
-    return walk, np.asarray(losses), seconds, copy
+    (timed,) = timing.take_turns(repeats, run)
+    (copy,) = timing.take_turns(5, lambda: copied(matrices))
+    walk, losses = timed.result
+    bandwidth = 2 * matrices.nbytes / copy.seconds / 1e9
+    return walk, np.asarray(losses), timed.seconds / len(order), bandwidth
 
 
 def curves(frames: np.ndarray, config: FitConfig, seed: int) -> dict[str, Any]:
@@ -190,67 +183,35 @@ def curve_rows(curve: dict[str, Any], torch_seconds: float | None) -> list[dict[
     """Rows: objective at every bit, error of the code, time."""
     slow, shadow, fast = curve["published"], curve["fast_from_published"], curve["fast"]
     margins = np.subtract(slow["objective"], shadow["objective"])
-    bits = len(margins)
+    bits, worst, never_worse = len(margins), int(margins.argmin()), bool(margins.min() >= 0)
     size = f"{bits} bits, {fast['num_frames']} frames"
-    rows = [
-        _row(
-            "objective from the same weights, worst bit",
-            size,
-            shadow["objective"][int(margins.argmin())],
-            slow["objective"][int(margins.argmin())],
-            "error",
-            bool(margins.min() >= 0),
-        )
-    ]
-    rows += [
-        _row(
-            f"approximation error after {bit} bits",
-            size,
-            fast["approximation_error"][bit - 1],
-            slow["approximation_error"][bit - 1],
-            "error",
-            fast["approximation_error"][bit - 1] <= slow["approximation_error"][bit - 1],
-        )
-        for bit in (25, 50, 100, 150)
-        if bit <= bits
-    ]
+    pair = shadow["objective"][worst], slow["objective"][worst]
+    name = "objective from the same weights, worst bit"
+    rows = [timing.row(name, size, *pair, "error", never_worse)]
+    for bit in (25, 50, 100, 150):
+        if bit <= bits:
+            ours, reference = (mode["approximation_error"][bit - 1] for mode in (fast, slow))
+            name = f"approximation error after {bit} bits"
+            rows.append(timing.row(name, size, ours, reference, "error", ours <= reference))
     if torch_seconds is not None:
         # The published steps were taken by our own, checked, published mode; PyTorch's time for
         # them is their number times the measured time of one.
-        steps = int(np.sum(slow["steps"][:25]))
-        ours = statistics.median(fast["seconds"][1:]) * min(bits, 25)
-        rows.append(
-            _row(
-                f"time to the same objective, {min(bits, 25)} bits",
-                f"{size}, {steps} published steps",
-                ours,
-                steps * torch_seconds,
-                "s",
-                bool(margins.min() >= 0),
-            )
-        )
+        first = min(bits, 25)
+        steps = int(np.sum(slow["steps"][:first]))
+        pair = statistics.median(fast["seconds"][1:]) * first, steps * torch_seconds
+        name, taken = f"time to the same objective, {first} bits", f"{steps} published steps"
+        rows.append(timing.row(name, f"{size}, {taken}", *pair, "s", never_worse))
     return rows
 
 
 def scale_row(frames: np.ndarray, config: FitConfig, plan: Any, seed: int) -> dict[str, Any]:
     """A row: a whole code on many frames, with predicted and measured memory beside the time."""
     start, cpu_start = time.perf_counter(), time.process_time()
-    _, info = driver.fit(
-        frames,
-        config,
-        jax.random.key(seed),
-        plan=None if plan == "auto" else plan,
-        progress=True,
-    )
+    key, plan = jax.random.key(seed), None if plan == "auto" else plan
+    _, info = driver.fit(frames, config, key, plan=plan, progress=True)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-    return {
-        "name": f"train {config.num_bits} bits, plan {info.plan}",
-        "size": f"{info.num_frames} frames",
-        "ours": seconds,
-        "reference": None,
-        "ratio": None,
-        "unit": "s",
-        "agrees": None,
+    name, size = f"train {config.num_bits} bits, plan {info.plan}", f"{info.num_frames} frames"
+    return timing.row(name, size, seconds, None, "s") | {
         "cpu_seconds": cpu_seconds,
         "seconds_per_bit": statistics.median(info.seconds.tolist()),
         "predicted_gigabytes": info.predicted_bytes / 1e9,
@@ -278,60 +239,12 @@ def enlarge(frames: np.ndarray, num_frames: int, seed: int) -> np.ndarray:
     return out
 
 
-def _frames(values) -> tuple[np.ndarray, str]:
-    """Frames (N, D) and a word on where they come from."""
-    if values.frames is not None:
-        return np.load(values.frames).astype(np.float32), "given file"
-    if values.speech is None:
-        return _synthetic_frames(50_000, values.seed), "synthetic"
-    config = TrainConfig(dictionary_fraction=0.25, seed=values.seed)
-    rate = config.separation.stft.sample_rate
-    speech = corpora.load(corpora.list_speech(values.speech), rate)
-    noise = corpora.load(corpora.list_noise(values.noise), rate)
-    mixtures = corpora.make_mixtures(
-        speech, noise, config.snr_db, config.seed, part="train", held_back=config.held_back
-    )
-    return training.sample_frames(mixtures, config).frames, "real mixtures"
-
-
-def _synthetic_frames(num_frames: int, seed: int) -> np.ndarray:
-    """Unit spectra of a few broad bands each, non-negative like magnitudes."""
-    rng = np.random.default_rng(seed)
-    bins = np.linspace(0, 1, 513, dtype=np.float32)
-    centers = rng.beta(1, 4, (300, 1)).astype(np.float32)
-    widths = rng.uniform(0.005, 0.1, (300, 1)).astype(np.float32)
-    bands = np.exp(-(((bins - centers) / widths) ** 2))
-    gains = rng.gamma(0.05, 1.0, (num_frames, 300)).astype(np.float32)
-    frames = (gains @ bands + 0.01) * rng.rayleigh(1.0, (num_frames, 513)).astype(np.float32)
-    return (frames / np.linalg.norm(frames, axis=1, keepdims=True)).astype(np.float32)
-
-
-def _median_seconds(function, repeats: int) -> float:
-    jax.block_until_ready(function())
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(function())
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
-
-
-def _torch_seconds(rows: list[dict[str, Any]]) -> float | None:
-    return rows[0]["reference"] / 1e3 if rows else None
-
-
-def _row(name, size, ours, reference, unit, agrees=None) -> dict[str, Any]:
-    """A row; ``ratio`` is how many times better ours is where less is better, else ours / it."""
-    better = ours / reference if unit == "GB/s" else reference / ours
-    return {
-        "name": name,
-        "size": size,
-        "ours": ours,
-        "reference": reference,
-        "ratio": better,
-        "unit": unit,
-        "agrees": agrees,
-    }
+def _frames(seed: int) -> tuple[np.ndarray, str]:
+    """Frames (N, D) of mixtures and a word on where they come from."""
+    config = TrainConfig(dictionary_fraction=0.25, seed=seed)
+    speech, noise, source = timing.recordings(config)
+    mixtures = training_mixtures(speech, noise, config)
+    return training.sample_frames(mixtures, config).frames, f"{source} mixtures"
 
 
 if __name__ == "__main__":

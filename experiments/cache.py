@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from blsh_jax import __version__, models
+from blsh_jax import __version__, files, models
 from blsh_jax.config import to_dict
 from blsh_jax.corpora import Mixtures
 from blsh_jax.evaluation import records
-from blsh_jax.files import replacing
 from blsh_jax.models import Model
 from blsh_jax.robust.augmentation import AugmentedMixtures
 
@@ -42,47 +41,44 @@ class Cache:
 
     def record(self, kind: str, settings: Settings, make: Callable[[], Any]) -> Any:
         """Anything that JSON can hold."""
-        path = self._path(kind, settings, ".json")
-        if path is not None and path.is_file():
-            return json.loads(path.read_text())
-        value = self._made(kind, make)
-        if path is not None:
-            records.write_json(path, value)
-        return value
+        read = lambda path: json.loads(path.read_text())
+        return self._kept(f"{kind}.json", settings, make, read, records.write_json)
 
     def arrays(
         self, kind: str, settings: Settings, make: Callable[[], dict[str, np.ndarray]]
     ) -> dict[str, np.ndarray]:
         """Named arrays."""
-        path = self._path(kind, settings, ".npz")
-        if path is not None and path.is_file():
-            with np.load(path, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-        value = self._made(kind, make)
-        if path is not None:
-            with replacing(path) as temporary, open(temporary, "wb") as file:
-                np.savez(file, **value)
-        return value
+        return self._kept(f"{kind}.npz", settings, make, _read_arrays, files.write_arrays)
 
     def model(self, settings: Settings, make: Callable[[], Model]) -> Model:
         """A model, without its frames."""
-        path = self._path("model", settings, ".npz")
-        if path is not None and path.is_file():
-            return models.load(path)
-        value = self._made("model", make).without_frames()
-        if path is not None:
-            models.save(value, path)
-        return value
+        save = lambda path, model: models.save(model, path)
+        bare = lambda: make().without_frames()
+        return self._kept("model.npz", settings, bare, models.load, save)
 
-    def _made(self, kind: str, make: Callable[[], Any]) -> Any:
+    def _kept(
+        self,
+        name: str,
+        settings: Settings,
+        make: Callable[[], Any],
+        read: Callable[[Path], Any],
+        write: Callable[[Path, Any], None],
+    ) -> Any:
+        """What the file of these settings holds, or what is made, and written there."""
+        kind, _, suffix = name.partition(".")
+        path = self.folder and self.folder / f"{kind}-{digest(settings)[:24]}.{suffix}"
+        if path is not None and path.is_file():
+            return read(path)
         value = make()
         self.made.append(kind)
+        if path is not None:
+            write(path, value)
         return value
 
-    def _path(self, kind: str, settings: Settings, suffix: str) -> Path | None:
-        if self.folder is None:
-            return None
-        return self.folder / f"{kind}-{digest(settings)[:24]}{suffix}"
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
 
 
 def digest(settings: Settings) -> str:

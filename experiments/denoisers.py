@@ -44,7 +44,8 @@ def system(name: str) -> System:
 
     def separate(speech: Array, noise: Array) -> Estimate:
         mixtures = np.asarray(speech + noise)
-        return Estimate(jnp.stack([_of_length(denoise(module, x), len(x)) for x in mixtures]))
+        estimates = [denoise(module, x) if x.any() else x for x in mixtures]
+        return Estimate(jnp.stack([_of_length(x, mixtures.shape[-1]) for x in estimates]))
 
     return System(name, None, separate)
 
@@ -77,14 +78,6 @@ def _of_length(signal: np.ndarray, length: int) -> np.ndarray:
     return np.pad(signal, (0, max(0, length - len(signal))))[:length].astype(np.float32)
 
 
-def _logmmse(module: Any, mixture: np.ndarray) -> np.ndarray:
-    return module.logmmse(mixture, SAMPLE_RATE) if mixture.any() else mixture
-
-
-def _noisereduce(module: Any, mixture: np.ndarray) -> np.ndarray:
-    return module.reduce_noise(mixture, SAMPLE_RATE) if mixture.any() else mixture
-
-
 def _rnnoise(module: Any, mixture: np.ndarray) -> np.ndarray:
     whole = np.pad(mixture, (0, 2 * _RNNOISE_DELAY))
     steps = np.clip(whole * _FULL_SCALE, -_FULL_SCALE - 1, _FULL_SCALE).astype(np.int16)
@@ -101,8 +94,8 @@ def _rnnoise_pre_roll(module: Any, mixture: np.ndarray) -> np.ndarray:
 
 _Denoise = Callable[[Any, np.ndarray], np.ndarray]
 TOOLS: dict[str, tuple[str, _Denoise]] = {
-    "logmmse": ("logmmse", _logmmse),
-    "noisereduce": ("noisereduce", _noisereduce),
+    "logmmse": ("logmmse", lambda module, x: module.logmmse(x, SAMPLE_RATE)),
+    "noisereduce": ("noisereduce", lambda module, x: module.reduce_noise(x, SAMPLE_RATE)),
     "rnnoise": ("pyrnnoise", _rnnoise),
     "rnnoise_pre_roll": ("pyrnnoise", _rnnoise_pre_roll),
 }

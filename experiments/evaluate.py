@@ -12,9 +12,9 @@ from absl import flags
 
 from blsh_jax import config as configs
 from blsh_jax import corpora, evaluation, models
-from blsh_jax.evaluation import records, result_page
+from blsh_jax.evaluation import result_page
 from blsh_jax.models import Model
-from experiments import flags as launch
+from experiments import launch
 
 _COLUMNS = ["method", "num_bits", "sdr", "sir", "sar", "si_sdr", "sdr_std", "utterances", "seconds"]
 
@@ -44,16 +44,13 @@ def _define_flags() -> None:
     flags.DEFINE_integer("seed", 1, "Seed of noise offsets, choice of mixtures, LSH projections.")
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Flags, library, record."""
-    del argv
     values = flags.FLAGS
     trained = models.load_named(values.model)
     num_bits = launch.lengths("num_bits", trained.hasher.num_bits)
     methods = _methods(trained)
-    rate = trained.separation.stft.sample_rate
-    speech = corpora.load(corpora.list_speech(values.speech), rate)
-    noise = corpora.load(corpora.list_noise(values.noise), rate)
+    speech, noise = launch.recordings(trained.config, "speech", "noise")
     mixtures = corpora.make_mixtures(
         speech,
         noise,
@@ -63,8 +60,7 @@ def main(argv: list[str]) -> None:
         held_back=trained.config.held_back,
         max_mixtures=values.max_mixtures,
     )
-    for skipped in (speech, noise, mixtures):
-        corpora.report(skipped)
+    corpora.report(mixtures)
     heard = {"speech": len(speech), "noise": len(noise), "mixtures": len(mixtures)}
     left_out = {"speech": len(speech.skipped), "noise": len(noise.skipped)}
     systems = evaluation.make_systems(trained, methods, num_bits, values.seed)
@@ -73,9 +69,7 @@ def main(argv: list[str]) -> None:
     settings = {name: values[name].value for name in names}
     settings |= {"methods": methods, "num_bits": num_bits, "used": heard, "left_out": left_out}
     settings |= {"model": configs.to_dict(trained.config), "provenance": trained.provenance}
-    record = records.record(rows, settings)
-    records.write_json(values.output, record)
-    print(records.table(rows, _COLUMNS))
+    launch.write(rows, _COLUMNS, settings)
     if values.report:
         lead = f"{len(mixtures)} mixtures at {values.snr_db:g} dB, scored by {values.scorer}."
         shown = result_page.examples(systems, mixtures, trained.separation.stft)

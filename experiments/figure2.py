@@ -21,14 +21,12 @@ from absl import flags
 from jax import Array
 
 from blsh_jax import config as configs
-from blsh_jax import search, training
+from blsh_jax import files, search, training
 from blsh_jax.config import TrainConfig
 from blsh_jax.evaluation import random_hasher
-from blsh_jax.files import replacing
 from blsh_jax.paper import boosting, codes, similarity
 from blsh_jax.paper.codes import Hasher
-from experiments import flags as launch
-from experiments import pictures
+from experiments import launch, pictures
 from experiments import protocol as protocols
 from experiments.cache import Cache
 from experiments.protocol import Protocol
@@ -158,15 +156,13 @@ def _define_flags() -> None:
     flags.FLAGS.set_default("num_bits", max(Figure2Config.lengths))
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Flags, library, record, matrices, picture."""
-    del argv
     values, config, chosen = flags.FLAGS, launch.train_config(), Figure2Config()
     protocol = protocols.from_flags(config)
     rows, matrices = figure2(protocol, config, chosen, Cache(values.cache))
     path = Path(values.output)
-    with replacing(path.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **matrices)  # type: ignore[arg-type]
+    files.write_arrays(path.with_suffix(".npz"), matrices, compress=True)
     record = protocols.write(rows, _COLUMNS, config, protocol, figure2=configs.to_dict(chosen))
     pictures.save(pictures.figure2(record, matrices), record, path.with_suffix(".png"))
 

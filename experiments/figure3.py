@@ -12,6 +12,7 @@ projections with every dictionary, unless --nofresh_projections keeps one draw f
 
 import dataclasses
 import functools
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,7 @@ from blsh_jax.corpora import Mixtures
 from blsh_jax.evaluation import random_hasher, searching
 from blsh_jax.paper.codes import Hasher
 from blsh_jax.paper.separation import Dictionary
-from experiments import flags as launch
-from experiments import pictures
+from experiments import launch, pictures
 from experiments import protocol as protocols
 from experiments.cache import Cache, fingerprint
 from experiments.protocol import Protocol
@@ -81,24 +81,23 @@ def figure3(
     bench = Workbench(protocol, config, cache)
     hashers = _hashers(bench, chosen)
     encoded, packed = _hash_all(bench, hashers)
-    used = configs.to_dict(config.separation)
+    depends = bench.settings(fit=bench.fit_settings(config.fit))
+    depends |= {"lengths": chosen.lengths, "separation": configs.to_dict(config.separation)}
     rows = []
     for name, mixtures in protocol.tests.items():
-        fit = bench.fit_settings(config.fit)
-        settings = bench.settings(fit=fit, mixtures=fingerprint(mixtures))
-        for method in ("lsh", "blsh"):
-            for fraction in chosen.fractions:
-                runs = []
-                for subset in range(chosen.num_subsets):
-                    draw = subset if chosen.fresh_projections else 0
-                    key = ("blsh", 0) if method == "blsh" else ("lsh", draw)
-                    place = {"key": key, "fraction": fraction, "subset": subset}
-                    place |= {"lengths": chosen.lengths, "separation": used}
-                    found = hashers[key], encoded[key], packed
-                    curve = functools.partial(_curve, mixtures, found, place, config)
-                    runs.append(cache.record("curve", settings | place, curve))
-                    print(f"{name} {method} {fraction} {subset}: {runs[-1][-1]:.2f}", flush=True)
-                rows += _rows(name, method, fraction, chosen.lengths, np.array(runs))
+        depends["mixtures"] = fingerprint(mixtures)
+        for method, fraction in itertools.product(("lsh", "blsh"), chosen.fractions):
+            runs = []
+            for subset in range(chosen.num_subsets):
+                key = (method, subset if method == "lsh" and chosen.fresh_projections else 0)
+                place = {"key": key, "fraction": fraction, "subset": subset}
+                kept = _subset(len(packed), fraction, config.seed, subset)
+                parts = jnp.asarray(encoded[key][kept]), jnp.asarray(packed[kept])
+                dictionary = Dictionary(hashers[key], *parts, config.separation.stft.num_bins)
+                curve = functools.partial(_curve, method, dictionary, mixtures, chosen, config)
+                runs.append(cache.record("curve", depends | place, curve))
+                print(f"{name} {method} {fraction} {subset}: {runs[-1][-1]:.2f}", flush=True)
+            rows += _rows(name, method, fraction, chosen.lengths, np.array(runs))
     return rows
 
 
@@ -137,23 +136,22 @@ def _hash_all(
     return encoded, packed["rows"]
 
 
+def _subset(size: int, fraction: float, seed: int, number: int) -> np.ndarray:
+    """Indices of a random part; those of one number nest, the smaller is part of the larger."""
+    order = np.random.default_rng([seed, number]).permutation(size)
+    return np.sort(order[: round(fraction * size)])
+
+
 def _curve(
+    method: str,
+    dictionary: Dictionary,
     mixtures: Mixtures,
-    frames: tuple[Hasher, np.ndarray, np.ndarray],
-    place: dict[str, Any],
+    chosen: Figure3Config,
     config: TrainConfig,
 ) -> list[float]:
-    """SDR at every length, with one random subset of the training frames as dictionary."""
-    hasher, encoded, packed = frames
-    rng = np.random.default_rng([config.seed, place["subset"]])
-    size = round(place["fraction"] * len(encoded))
-    # Subsets of one number nest, whatever their size: the smaller is part of the larger.
-    subset = np.sort(rng.permutation(len(encoded))[:size])
-    parts = jnp.asarray(encoded[subset]), jnp.asarray(packed[subset])
-    dictionary = Dictionary(hasher, *parts, config.separation.stft.num_bins)
+    """SDR at every length."""
     systems = [
-        searching(place["key"][0], length, dictionary, config.separation)
-        for length in place["lengths"]
+        searching(method, length, dictionary, config.separation) for length in chosen.lengths
     ]
     return [row["sdr"] for row in evaluation.evaluate(systems, mixtures, timed=False)]
 
@@ -193,9 +191,8 @@ def _define_flags() -> None:
     flags.FLAGS.set_default("max_mixtures", 100)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Flags, library, record, picture."""
-    del argv
     values, config = flags.FLAGS, launch.train_config()
     chosen = Figure3Config(
         tuple(launch.lengths("lengths", config.fit.num_bits)),

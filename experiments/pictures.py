@@ -1,10 +1,11 @@
-"""Pictures of the paper's figures, drawn from records alone.
+"""Pictures of the paper's figures and of the course of training, drawn from records alone.
 
 A picture carries the SHA-256 of its record, so that it can be told whether the two are in step
 without drawing again.
 """
 
 import hashlib
+import io
 import json
 import os
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from blsh_jax.files import replacing
+from blsh_jax import files
 
 _TAG = "Record"
 _STYLES = {
@@ -83,6 +84,41 @@ def figure2(record: dict[str, Any], matrices: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
+def training_curves(record: dict[str, Any]) -> Figure:
+    """The course of training, both modes, over the bits and over time.
+
+    Objectives are from the same pair weights, errors of each mode's own run.
+
+    Args:
+        record: of ``experiments.bench_train``.
+    """
+    curves = record["curves"]
+    published, shadow, fast = (curves[k] for k in ("published", "fast_from_published", "fast"))
+    figure = Figure(figsize=(11, 9.5), layout="constrained")
+    axes = figure.subplots(3, 2)
+    panels = {
+        "objective": ("Objective of each bit, from the same pair weights", shadow, axes[0, 0]),
+        "epsilon": ("Error ε of each bit, each mode going its own way", fast, axes[1, 0]),
+        "balance": ("Bit balance (0: the bit halves the frames)", fast, axes[2, 0]),
+        "approximation_error": ("Approximation error of the code", fast, axes[2, 1]),
+    }
+    for name, (title, ours, axis) in panels.items():
+        _draw_modes(axis, title, "bit", {"published": published, "fast": ours}, name)
+    constant = published["constant_objective"]
+    bits = range(1, len(constant) + 1)
+    axes[0, 0].plot(bits, constant, color="#999999", label="constant code h = 1")
+    axes[0, 0].set_ylim(bottom=0)
+    axes[0, 0].legend(fontsize=8)
+    axes[2, 0].set_ylim(-1, 1)
+    time = "time (s, our own implementation of both)"
+    for row, (name, ours) in enumerate((("objective", shadow), ("epsilon", fast))):
+        title = ("The same objectives over time", "The same errors over time")[row]
+        _draw_modes(axes[row, 1], title, time, {"published": published, "fast": ours}, name)
+        axes[row, 1].set_xscale("log")
+    figure.suptitle(f"{fast['num_frames']:,} frames in blocks of {fast['block_size']}")
+    return figure
+
+
 def save(figure: Figure, record: dict[str, Any], path: str | os.PathLike) -> None:
     """Write a picture that names its record.
 
@@ -91,8 +127,9 @@ def save(figure: Figure, record: dict[str, Any], path: str | os.PathLike) -> Non
         record: what it was drawn from.
         path: the file (.png).
     """
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110, metadata={_TAG: digest(record)})
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=110, metadata={_TAG: digest(record)})
+    files.write(path, drawn.getvalue())
 
 
 def is_of(path: str | os.PathLike, record: dict[str, Any]) -> bool:
@@ -132,3 +169,15 @@ def _draw_errors(axis, rows: list[dict[str, Any]]) -> None:
     # Room for the legend below the curves.
     axis.set_ylim(bottom=axis.get_ylim()[0] / 5)
     axis.legend(fontsize=7, loc="lower left")
+
+
+def _draw_modes(axis, title: str, over: str, modes: dict[str, dict[str, Any]], name: str) -> None:
+    """One value of each bit in both modes, over the bits or the seconds that they took."""
+    for (label, info), color in zip(modes.items(), ("#b2182b", "#2166ac"), strict=True):
+        values = info[name]
+        along = range(1, len(values) + 1) if over == "bit" else np.cumsum(info["seconds"])
+        axis.plot(along, values, color=color, label=label, linewidth=1.4)
+    axis.set_title(title, fontsize=10)
+    axis.set_xlabel(over)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)

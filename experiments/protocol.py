@@ -20,9 +20,9 @@ from blsh_jax import config as configs
 from blsh_jax import corpora
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Mixtures
-from blsh_jax.evaluation import records
+from blsh_jax.corpora.mixing import Part
 from blsh_jax.robust.augmentation import AugmentedMixtures, training_mixtures
-from experiments import flags as launch
+from experiments import launch
 from experiments.cache import fingerprint
 
 flags.disclaim_key_flags()  # they are the program's
@@ -73,28 +73,15 @@ def define_flags() -> None:
 def from_flags(config: TrainConfig) -> Protocol:
     """The protocol that the flags say."""
     values = flags.FLAGS
+    opened = values.open_speech, values.open_noise
     if values.protocol == "paper":
         if values.open_speech is not None:
             raise ValueError("--open_speech: --protocol=paper takes the open set from --speech")
-        return paper(
-            values.speech,
-            values.noise,
-            values.open_noise,
-            config,
-            values.max_mixtures,
-            values.num_train,
-            values.num_test,
-        )
-    if (values.open_speech is None) != (values.open_noise is None):
+        given = values.speech, values.noise, values.open_noise, config, values.max_mixtures
+        return paper(*given, values.num_train, values.num_test)
+    if (opened[0] is None) != (opened[1] is None):
         raise ValueError("give both --open_speech and --open_noise, or neither")
-    return parts(
-        values.speech,
-        values.noise,
-        values.open_speech,
-        values.open_noise,
-        config,
-        values.max_mixtures,
-    )
+    return parts(values.speech, values.noise, *opened, config, values.max_mixtures)
 
 
 def parts(
@@ -116,16 +103,10 @@ def parts(
         max_mixtures: mixtures of a test set.
     """
     sources = {"speech": corpora.list_speech(speech), "noise": corpora.list_noise(noise)}
-    loaded = {name: _load(corpus, config) for name, corpus in sources.items()}
-    pair = loaded["speech"], loaded["noise"]
-    train = training_mixtures(*pair, config)
-    tests = {"closed": _mix(*pair, config, "closed", max_mixtures)}
     if open_speech is not None and open_noise is not None:
         sources["open_speech"] = corpora.list_speech(open_speech)
         sources["open_noise"] = corpora.list_noise(open_noise)
-        pair = _load(sources["open_speech"], config), _load(sources["open_noise"], config)
-        tests["open"] = _mix(*pair, config, "whole", max_mixtures)
-    return Protocol(train, tests, _describe(sources))
+    return _made(sources, ("speech", "train"), ("speech", "closed"), config, max_mixtures)
 
 
 def paper(
@@ -151,17 +132,10 @@ def paper(
     Source: [ICASSP20] section 4.1.
     """
     split = corpora.paper_split(corpora.list_speech(speech), config.seed, num_train, num_test)
-    sources = dict(zip(("train", "closed", "open_speech"), split, strict=True))
-    sources["noise"] = corpora.list_noise(noise)
-    known = _load(sources["noise"], config)
-    train = training_mixtures(_load(sources["train"], config), known, config, "whole")
-    closed = _load(sources["closed"], config)
-    tests = {"closed": _mix(closed, known, config, "whole", max_mixtures)}
+    sources = {"train": split[0], "closed": split[1], "noise": corpora.list_noise(noise)}
     if open_noise is not None:
-        sources["open_noise"] = corpora.list_noise(open_noise)
-        pair = _load(sources["open_speech"], config), _load(sources["open_noise"], config)
-        tests["open"] = _mix(*pair, config, "whole", max_mixtures)
-    return Protocol(train, tests, _describe(sources))
+        sources |= {"open_speech": split[2], "open_noise": corpora.list_noise(open_noise)}
+    return _made(sources, ("train", "whole"), ("closed", "whole"), config, max_mixtures)
 
 
 def describe(protocol: Protocol) -> dict[str, Any]:
@@ -184,7 +158,7 @@ def write(
     more: Mapping[str, Any] = MappingProxyType({}),
     **settings: Any,
 ) -> dict[str, Any]:
-    """Write and return the record of a launch that takes the flags of this module; print its table.
+    """``launch.write`` for a launch that takes the flags of this module.
 
     Args:
         rows: its results.
@@ -195,24 +169,39 @@ def write(
         **settings: what else decided the results.
     """
     settings |= {"protocol": flags.FLAGS.protocol} | describe(protocol)
-    made = records.record(rows, configs.to_dict(config) | settings, **more)
-    records.write_json(flags.FLAGS.output, made)
-    print(records.table(rows, columns))
-    return made
+    return launch.write(rows, columns, configs.to_dict(config) | settings, **more)
 
 
-def _load(corpus: corpora.Corpus, config: TrainConfig) -> corpora.Loaded:
-    loaded = corpora.load(corpus, config.separation.stft.sample_rate)
-    corpora.report(loaded)
-    return loaded
+def _made(
+    sources: dict[str, corpora.Corpus],
+    train: tuple[str, Part],
+    closed: tuple[str, Part],
+    config: TrainConfig,
+    max_mixtures: int,
+) -> Protocol:
+    """The protocol of some sources; without ``open_noise`` it has no open set.
 
-
-def _mix(speech, noise, config: TrainConfig, part, count: int) -> Mixtures:
-    mixtures = corpora.make_mixtures(
-        speech, noise, config.snr_db, _TEST_SEED, part, config.held_back, count
-    )
-    corpora.report(mixtures)
-    return mixtures
+    Args:
+        sources: by name.
+        train: whose speech trains, and which part of it.
+        closed: the same of the closed set.
+        config: rate, signal-to-noise ratio, held-back part, seed.
+        max_mixtures: mixtures of a test set.
+    """
+    rate = config.separation.stft.sample_rate
+    loaded = {name: launch.load(corpus, rate) for name, corpus in sources.items()}
+    of_sets: dict[str, tuple[str, str, Part]] = {"closed": (closed[0], "noise", closed[1])}
+    if "open_noise" in sources:
+        of_sets["open"] = ("open_speech", "open_noise", "whole")
+    tests = {}
+    for name, (speech, noise, part) in of_sets.items():
+        pair = loaded[speech], loaded[noise]
+        tests[name] = corpora.make_mixtures(
+            *pair, config.snr_db, _TEST_SEED, part, config.held_back, max_mixtures
+        )
+        corpora.report(tests[name])
+    mixtures = training_mixtures(loaded[train[0]], loaded["noise"], config, train[1])
+    return Protocol(mixtures, tests, _describe(sources))
 
 
 def _describe(sources: dict[str, corpora.Corpus]) -> dict[str, Any]:

@@ -12,22 +12,6 @@ import numpy as np
 import torch
 
 
-class Sign(torch.autograd.Function):
-    """Sign, with the derivative of tanh."""
-
-    @staticmethod
-    def forward(context, activations):
-        """+1 where the activation is 0 or more, else -1."""
-        context.save_for_backward(activations)
-        return torch.where(activations >= 0, 1.0, -1.0)
-
-    @staticmethod
-    def backward(context, gradient):
-        """Straight through."""
-        (activations,) = context.saved_tensors
-        return gradient * (1 - torch.tanh(activations) ** 2)
-
-
 class PublishedStep:
     """An optimiser of one hyperplane."""
 
@@ -44,7 +28,10 @@ class PublishedStep:
     def __call__(self, frames: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """One step on frames (B, D) of unit length and weights (B, B); the loss before it."""
         target = torch.exp((frames @ frames.T - 1) / self.sigma2)
-        code = Sign.apply(frames @ self.hyperplane[:-1] + self.hyperplane[-1])
+        activations = frames @ self.hyperplane[:-1] + self.hyperplane[-1]
+        smooth = torch.tanh(activations)
+        # Straight through: the value of the sign, the derivative of tanh.
+        code = smooth + (torch.where(activations >= 0, 1.0, -1.0) - smooth).detach()
         loss = torch.sum(weights * ((code @ code.T + 1) / 2 - target) ** 2)
         self.adam.zero_grad()
         loss.backward()
@@ -54,22 +41,20 @@ class PublishedStep:
 
 def run(
     hyperplane: np.ndarray, blocks: np.ndarray, sigma2: float, config, repeats: int
-) -> tuple[np.ndarray, np.ndarray, float]:
+) -> tuple[np.ndarray, float]:
     """Go through blocks (G, B, D) once with uniform weights, then time further steps.
 
     Returns:
-        The hyperplane after the pass, its G losses, and the median seconds of a later step.
+        The G losses of the pass, and the median seconds of a later step.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     step = PublishedStep(hyperplane, sigma2, config, device)
     frames = torch.tensor(blocks, dtype=torch.float32, device=device)
-    size = blocks.shape[1]
-    weights = torch.full((size, size), 1 / size**2, device=device)
+    weights = torch.full(2 * blocks.shape[1:2], blocks.shape[1] ** -2.0, device=device)
     losses = np.array([float(step(block, weights)) for block in frames])
-    learned = step.hyperplane.detach().cpu().numpy()[:, 0].copy()
     seconds = []
     for index in range(repeats):
         start = time.perf_counter()
         float(step(frames[index % len(frames)], weights))
         seconds.append(time.perf_counter() - start)
-    return learned, losses, statistics.median(seconds)
+    return losses, statistics.median(seconds)

@@ -23,13 +23,12 @@ from blsh_jax import config as configs
 from blsh_jax import corpora, evaluation, training
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Loaded, Mixtures
-from blsh_jax.evaluation import Measure, System, records
+from blsh_jax.evaluation import Measure, System
 from blsh_jax.robust.augmentation import AugmentedMixtures, training_mixtures
-from experiments import denoisers
-from experiments import flags as launch
+from experiments import denoisers, launch
 from experiments.cache import Cache, fingerprint
+from experiments.unseen import TEST_SEED, deal
 
-_TEST_SEED = 1
 _COLUMNS = ["snr_db", "method", "num_bits", "sdr", "si_sdr", "stoi", "pesq"]
 
 
@@ -63,19 +62,17 @@ def rotation(
     """
     rows = []
     others = [denoisers.system(name) for name in tools]
-    for group in range(num_groups):
-        unseen = np.arange(group, len(noise), num_groups)
-        known = np.setdiff1d(np.arange(len(noise)), unseen)
-        mixtures = training_mixtures(speech, noise.some(known), config, "whole")
+    for known, left_out in deal(noise, num_groups):
+        mixtures = training_mixtures(speech, known, config, "whole")
         tests = {
-            (noise.recordings[index].key, snr): corpora.make_mixtures(
+            (recording.key, snr): corpora.make_mixtures(
                 open_speech,
-                noise.some([int(index)]),
+                left_out.some([index]),
                 snr,
-                _TEST_SEED,
+                TEST_SEED,
                 max_mixtures=mixtures_per_noise,
             )
-            for index in unseen
+            for index, recording in enumerate(left_out.recordings)
             for snr in snrs
         }
         settings = {
@@ -96,19 +93,19 @@ def means(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         found.setdefault((row["snr_db"], row["method"], row["num_bits"]), []).append(row)
     summaries = []
     for (snr, method, length), group in found.items():
-        untouched = found[snr, "noisy", None]
-        scores = {
+        pairs = zip(group, found[snr, "noisy", None], strict=True)
+        summary = {"snr_db": snr, "method": method, "num_bits": length}
+        summary |= {
             name: float(np.mean([row[name] for row in group]))
             for name in ("sdr", "si_sdr", "stoi", "pesq")
             if name in group[0]
         }
-        below = [a["noise"] for a, b in zip(group, untouched, strict=True) if a["sdr"] < b["sdr"]]
-        mixtures = sum(row["utterances"] for row in group)
-        summaries.append(
-            {"snr_db": snr, "method": method, "num_bits": length}
-            | scores
-            | {"noises": len(group), "mixtures": mixtures, "below_mixture": below}
-        )
+        summary |= {
+            "noises": len(group),
+            "mixtures": sum(row["utterances"] for row in group),
+            "below_mixture": [ours["noise"] for ours, noisy in pairs if ours["sdr"] < noisy["sdr"]],
+        }
+        summaries.append(summary)
     return summaries
 
 
@@ -145,9 +142,8 @@ def _define_flags() -> None:
     launch.define_cache()
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Flags, library, record."""
-    del argv
     values, config = flags.FLAGS, launch.train_config()
     settings: dict[str, Any] = {
         "snrs": [float(snr) for snr in values.snrs],
@@ -156,22 +152,11 @@ def main(argv: list[str]) -> None:
         "num_groups": values.num_groups,
         "mixtures_per_noise": values.mixtures_per_noise,
     }
-    rate = config.separation.stft.sample_rate
-    sources = (
-        corpora.list_speech(values.speech),
-        corpora.list_noise(values.noise),
-        corpora.list_speech(values.open_speech),
-    )
-    speech, noise, open_speech = (corpora.load(source, rate) for source in sources)
-    for recordings in (speech, noise, open_speech):
-        corpora.report(recordings)
+    speech, noise, open_speech = launch.recordings(config, "speech", "noise", "open_speech")
     measures = denoisers.measures() if values.listening else {}
     cache = Cache(values.cache)
     rows = rotation(speech, noise, open_speech, config, measures=measures, cache=cache, **settings)
-    summaries = means(rows)
-    record = records.record(summaries, configs.to_dict(config) | settings)
-    records.write_json(values.output, record | {"by_noise": rows})
-    print(records.table(summaries, _COLUMNS))
+    launch.write(means(rows), _COLUMNS, configs.to_dict(config) | settings, by_noise=rows)
 
 
 if __name__ == "__main__":

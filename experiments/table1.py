@@ -19,37 +19,24 @@ from absl import app, flags
 
 from blsh_jax import config as configs
 from blsh_jax import evaluation
-from blsh_jax.config import FitConfig, NetworkConfig, TrainConfig
-from blsh_jax.evaluation import System, masking, networks, random_dictionary, searching
-from blsh_jax.models import Model
+from blsh_jax.config import NetworkConfig, TrainConfig
+from blsh_jax.evaluation import System, masking, networks, searching
 from blsh_jax.paper.separation import Dictionary, SpectralDictionary
-from blsh_jax.robust.features import feature_function
-from experiments import flags as launch
+from experiments import launch
 from experiments import protocol as protocols
 from experiments.cache import Cache
 from experiments.protocol import Protocol
 from experiments.workbench import MEL, Workbench, mel_dictionary
 
-SYSTEMS = (
-    "noisy",
-    "irm",
-    "ibm",
-    "knn",
-    "knn_mel",
-    "lsh",
-    "lsh_origin",
-    "blsh",
-    "blsh_cosine",
-    "blsh_cross_entropy",
-    "fc",
-    "blstm",
-)
-# How the variants of BLSH are fitted; everything else stays as configured.
-VARIANTS: dict[str, dict[str, Any]] = {
+# What is hashed, and how variants of BLSH are fitted; everything else stays as configured.
+HASHED: dict[str, dict[str, Any]] = {
+    "lsh": {},
+    "lsh_origin": {},
     "blsh": {},
     "blsh_cosine": {"target": "cosine"},
     "blsh_cross_entropy": {"metric": "cross_entropy"},
 }
+SYSTEMS = ("noisy", "irm", "ibm", "knn", "knn_mel", *HASHED, "fc", "blstm")
 _COLUMNS = ["set", "method", "num_bits", "sdr", "sir", "sar"]
 _COLUMNS += ["float_operations", "word_operations", "model_bytes", "seconds_per_minute"]
 
@@ -99,9 +86,7 @@ def table1(
     rows = []
     for method in methods:
         system, costs, settings = _build(method, bench, network_configs, length)
-        for name, mixtures in protocol.tests.items():
-            row = bench.score(name, system, mixtures, settings)
-            rows.append({"set": name} | row | dataclasses.asdict(costs))
+        rows += [row | dataclasses.asdict(costs) for row in bench.scores(system, settings)]
     return rows
 
 
@@ -113,37 +98,29 @@ def _build(
     if method in network_configs:
         chosen = network_configs[method]
         network = bench.network(chosen)
-        size = feature_function(separation.features, separation.stft).size
-        operations = networks.operations(size, separation.stft.num_bins, chosen)
-        costs = Costs(operations, 0, 4 * network.num_parameters)
+        costs = Costs(network.operations, 0, 4 * network.num_parameters)
         mask = networks.network_mask(network, separation)
         return masking(method, None, mask, separation), costs, configs.to_dict(chosen)
-    fit = _fit(method, config.fit, length)
-    model = bench.model(fit)
-    if method in VARIANTS or method in ("lsh", "lsh_origin"):
-        dictionary, settings = model.dictionary.prefix(length), bench.fit_settings(fit)
-        if method not in VARIANTS:
-            centered, settings = method == "lsh", {}
-            dictionary = random_dictionary(model, length, config.seed, centered)
+    if method in HASHED:
+        fit = config.fit
+        if changes := HASHED[method]:  # only as far as the table needs them
+            fit = dataclasses.replace(fit, num_bits=length, **changes)
+        dictionary, settings = bench.hashed(method, length, fit)
         system = searching(method, length, dictionary, separation)
-        return system, hashing_costs(dictionary), settings
-    if method in ("knn", "knn_mel"):
+        return system, _hashing_costs(dictionary), settings
+    model = bench.model(config.fit)
+    if method == "knn":
         spectral = model.spectral_dictionary()
-        if method == "knn_mel":
-            spectral = mel_dictionary(model)
-            separation = dataclasses.replace(separation, features=MEL)
-        system = searching(method, None, spectral, separation)
-        return system, _spectral_costs(spectral, model, method), None
+        return searching(method, None, spectral, separation), _spectral_costs(spectral), None
+    if method == "knn_mel":
+        spectral = mel_dictionary(model)
+        separation = dataclasses.replace(separation, features=MEL)
+        costs = _spectral_costs(spectral, separation.stft.num_bins)
+        return searching(method, None, spectral, separation), costs, None
     return evaluation.make_systems(model, (method,), (), config.seed)[0], Costs(0, 0, 0), None
 
 
-def _fit(method: str, fit: FitConfig, length: int) -> FitConfig:
-    """How a system's model is fitted; variants only as far as the table needs them."""
-    changes = VARIANTS.get(method, {})
-    return dataclasses.replace(fit, num_bits=length, **changes) if changes else fit
-
-
-def hashing_costs(dictionary: Dictionary) -> Costs:
+def _hashing_costs(dictionary: Dictionary) -> Costs:
     """Costs of a search among codes."""
     bits, size = dictionary.hasher.projections.shape
     frames, words = dictionary.codes.shape
@@ -151,27 +128,14 @@ def hashing_costs(dictionary: Dictionary) -> Costs:
     return Costs(2 * size * bits, 3 * frames * words, 4 * stored)
 
 
-def _spectral_costs(dictionary: SpectralDictionary, model: Model, method: str) -> Costs:
+def _spectral_costs(dictionary: SpectralDictionary, filtered: int = 0) -> Costs:
+    """Costs of a search among frames, the features of a frame made of so many bins."""
     frames, size = dictionary.frames.shape
-    filters = 0 if method == "knn" else 2 * model.separation.stft.num_bins * size
     stored = frames * (size + dictionary.masks.shape[1])
-    return Costs(2 * frames * size + filters, 0, 4 * stored)
+    return Costs(2 * (frames + filtered) * size, 0, 4 * stored)
 
 
-def define_network_flags() -> None:
-    """Sizes and training of the networks."""
-    flags.DEFINE_integer("fc_layers", 3, "Hidden layers of the fully connected network.")
-    flags.DEFINE_integer("fc_units", 1024, "Units of each hidden layer.")
-    flags.DEFINE_integer("blstm_layers", 2, "Layers of the bidirectional LSTM.")
-    flags.DEFINE_integer("blstm_units", 1024, "Units of each layer, in each direction.")
-    default = NetworkConfig()
-    flags.DEFINE_integer(
-        "max_segments", default.max_segments, "Segments of 100 frames to train networks on at most."
-    )
-    flags.DEFINE_integer("network_epochs", default.max_epochs, "Passes over the segments at most.")
-
-
-def network_configs() -> dict[str, NetworkConfig]:
+def _network_configs() -> dict[str, NetworkConfig]:
     """The networks that the flags say."""
     values = flags.FLAGS
     common = {"max_segments": values.max_segments, "max_epochs": values.network_epochs}
@@ -185,15 +149,22 @@ def _define_flags() -> None:
     protocols.define_flags()
     launch.define_output("Record to write (.json).")
     launch.define_train_config()
-    define_network_flags()
+    flags.DEFINE_integer("fc_layers", 3, "Hidden layers of the fully connected network.")
+    flags.DEFINE_integer("fc_units", 1024, "Units of each hidden layer.")
+    flags.DEFINE_integer("blstm_layers", 2, "Layers of the bidirectional LSTM.")
+    flags.DEFINE_integer("blstm_units", 1024, "Units of each layer, in each direction.")
+    default = NetworkConfig()
+    flags.DEFINE_integer(
+        "max_segments", default.max_segments, "Segments of 100 frames to train networks on at most."
+    )
+    flags.DEFINE_integer("network_epochs", default.max_epochs, "Passes over the segments at most.")
     flags.DEFINE_list("systems", list(SYSTEMS), "Which systems to compare.")
     flags.DEFINE_integer("length", 150, "Bits of the codes that are compared, num_bits at most.")
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Flags, library, record."""
-    del argv
-    values, config, chosen = flags.FLAGS, launch.train_config(), network_configs()
+    values, config, chosen = flags.FLAGS, launch.train_config(), _network_configs()
     if not 1 <= values.length <= config.fit.num_bits:
         raise app.UsageError(f"--length={values.length}: --num_bits={config.fit.num_bits} are fit")
     protocol = protocols.from_flags(config)

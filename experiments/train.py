@@ -26,7 +26,7 @@ from blsh_jax import corpora, models, training
 from blsh_jax.evaluation import records
 from blsh_jax.robust.augmentation import training_mixtures
 from blsh_jax.training import plans
-from experiments import flags as launch
+from experiments import launch
 
 
 def _define_flags() -> None:
@@ -42,20 +42,19 @@ def _define_flags() -> None:
     flags.DEFINE_integer("num_devices", 1, "Devices that the blocks of frames are sharded over.")
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Flags, configuration, library, record."""
-    del argv
     values, config = flags.FLAGS, launch.train_config()
     output = Path(values.output)
-    sources = corpora.list_speech(values.speech), corpora.list_noise(values.noise)
-    speech, noise = (corpora.load(source, config.separation.stft.sample_rate) for source in sources)
+    sources = {name: launch.corpus(name) for name in ("speech", "noise")}
+    rate = config.separation.stft.sample_rate
+    speech, noise = (launch.load(source, rate) for source in sources.values())
     mixtures = training_mixtures(speech, noise, config)
-    for skipped in (speech, noise, mixtures):
-        corpora.report(skipped)
+    corpora.report(mixtures)
     environment = records.environment()
     provenance = {
-        "speech": _source(sources[0], values.speech_licence),
-        "noise": _source(sources[1], values.noise_licence),
+        "speech": _source(sources["speech"], values.speech_licence),
+        "noise": _source(sources["noise"], values.noise_licence),
         "environment": environment,
     }
     checkpoint = output.with_suffix(".checkpoint.npz")

@@ -21,13 +21,12 @@ from blsh_jax import config as configs
 from blsh_jax import corpora, evaluation, training
 from blsh_jax.config import MASK_ALONE, TrainConfig
 from blsh_jax.corpora import Loaded, Mixtures
-from blsh_jax.evaluation import records
 from blsh_jax.models import Model
 from blsh_jax.robust.augmentation import training_mixtures
-from experiments import flags as launch
+from experiments import launch
 from experiments.cache import Cache, fingerprint
 
-_TEST_SEED = 1
+TEST_SEED = 1
 _COLUMNS = ["step", "method", "num_bits", "sdr"]
 Rows = list[dict[str, Any]]
 
@@ -76,10 +75,17 @@ class Group(NamedTuple):
     tests: Mixtures
 
 
+def deal(noise: Loaded, num_groups: int) -> list[tuple[Loaded, Loaded]]:
+    """Deal noises into groups; of each the noises that are known, and those that are left out."""
+    group_of = np.arange(len(noise)) % num_groups
+    some = lambda chosen: noise.some(np.flatnonzero(chosen))
+    return [(some(group_of != group), some(group_of == group)) for group in range(num_groups)]
+
+
 def left_out_in_turn(
     speech: Loaded, noise: Loaded, num_groups: int, num_mixtures: int
 ) -> list[Group]:
-    """Deal noises into groups, each of which is what a model has not heard.
+    """Groups of noises, each of which is what a model has not heard.
 
     Args:
         speech: utterances; every fifth is left out of training.
@@ -89,17 +95,10 @@ def left_out_in_turn(
     """
     every = np.arange(len(speech))
     heard, others = speech.some(every[every % 5 != 4]), speech.some(every[every % 5 == 4])
-    group_of = np.arange(len(noise)) % num_groups
-    groups = []
-    for group in range(num_groups):
-        known, left_out = (
-            noise.some(np.flatnonzero(chosen)) for chosen in (group_of != group, group_of == group)
-        )
-        tests = corpora.make_mixtures(
-            others, left_out, 0.0, _TEST_SEED, "closed", 0.2, num_mixtures
-        )
-        groups.append(Group(heard, known, tests))
-    return groups
+    mix = lambda left_out: corpora.make_mixtures(
+        others, left_out, 0.0, TEST_SEED, "closed", 0.2, num_mixtures
+    )
+    return [Group(heard, known, mix(left_out)) for known, left_out in deal(noise, num_groups)]
 
 
 def ladder(recipe: TrainConfig) -> dict[str, TrainConfig]:
@@ -184,21 +183,13 @@ def _define_flags() -> None:
     launch.define_cache()
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Flags, library, record."""
-    del argv
     values, config = flags.FLAGS, launch.train_config()
     num_bits = launch.lengths("lengths", config.fit.num_bits)
-    rate = config.separation.stft.sample_rate
-    speech = corpora.load(corpora.list_speech(values.speech), rate)
-    noise = corpora.load(corpora.list_noise(values.noise), rate)
-    for loaded in (speech, noise):
-        corpora.report(loaded)
-    settings = configs.to_dict(config) | {
-        "num_bits": num_bits,
-        "num_groups": values.num_groups,
-        "num_mixtures": values.test_mixtures,
-    }
+    speech, noise = launch.recordings(config, "speech", "noise")
+    settings = configs.to_dict(config) | {"num_bits": num_bits, "num_groups": values.num_groups}
+    settings["num_mixtures"] = values.test_mixtures
     cache, scored = Cache(values.cache), list[Rows]()
     for group in left_out_in_turn(speech, noise, values.num_groups, values.test_mixtures):
         print(f"noises left out: group {len(scored) + 1} of {values.num_groups}", flush=True)
@@ -206,9 +197,7 @@ def main(argv: list[str]) -> None:
         used = {"train": fingerprint(known), "tests": fingerprint(group.tests)}
         make = functools.partial(unseen, group, ladder(config) | changed(config), num_bits)
         scored.append(cache.record("unseen", settings | used, make))
-    rows = means(scored)
-    records.write_json(values.output, records.record(rows, settings))
-    print(records.table(rows, _COLUMNS))
+    launch.write(means(scored), _COLUMNS, settings)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,15 @@ noises). --only=slope,mode tries some of them.
 """
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from absl import flags
 
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Mixtures, make_mixtures
-from blsh_jax.evaluation import random_dictionary, searching
-from experiments import flags as launch
+from blsh_jax.evaluation import searching
+from experiments import launch
 from experiments import protocol as protocols
 from experiments.cache import Cache
 from experiments.protocol import Protocol
@@ -44,7 +44,7 @@ _COLUMNS = ["suspect", "value", "set", "method", "num_bits", "sdr"]
 def variations(
     protocol: Protocol,
     config: TrainConfig,
-    lengths: tuple[int, ...],
+    lengths: Sequence[int],
     cache: Cache,
     suspects: Collection[str] = SUSPECTS,
 ) -> list[dict[str, Any]]:
@@ -82,23 +82,17 @@ def variations(
 
 
 def _scores(
-    bench: Workbench, suspect: str, value: Any, lengths: tuple[int, ...], method: str = "blsh"
+    bench: Workbench, suspect: str, value: Any, lengths: Sequence[int], method: str = "blsh"
 ) -> list[dict[str, Any]]:
     """Rows of one method at several lengths on all test sets."""
-    config, model = bench.config, bench.model(bench.config.fit)
-    if method == "blsh":
-        longest, settings = model.dictionary, bench.fit_settings(config.fit)
-    else:
-        centered = method == "lsh"
-        longest = random_dictionary(model, max(lengths), config.seed, centered=centered)
-        settings = {"centered": centered, "longest": max(lengths)}
-    rows = []
-    for length in lengths:
-        system = searching(method, length, longest, model.separation)
-        for name, mixtures in bench.protocol.tests.items():
-            row = bench.score(name, system, mixtures, settings)
-            rows.append({"suspect": suspect, "value": value, "set": name} | row)
-    return rows
+    dictionary, settings = bench.hashed(method, max(lengths))
+    return [
+        {"suspect": suspect, "value": value} | row
+        for length in lengths
+        for row in bench.scores(
+            searching(method, length, dictionary, bench.config.separation), settings
+        )
+    ]
 
 
 def _known_noise(protocol: Protocol) -> Protocol:
@@ -114,15 +108,14 @@ def _define_flags() -> None:
     protocols.define_flags()
     launch.define_output("Record to write (.json).")
     launch.define_train_config()
-    flags.DEFINE_list("lengths", ["25", "50", "150"], "Code lengths to score.")
+    launch.define_lengths("lengths", [25, 50, 150])
     flags.DEFINE_list("only", list(SUSPECTS), "What is changed, a thing at a time.")
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Flags, library, record."""
-    del argv
     values, config = flags.FLAGS, launch.train_config()
-    lengths = tuple(int(length) for length in values.lengths)
+    lengths = launch.lengths("lengths", config.fit.num_bits)
     protocol = protocols.from_flags(config)
     rows = variations(protocol, config, lengths, Cache(values.cache), values.only)
     protocols.write(rows, _COLUMNS, config, protocol, lengths=lengths)

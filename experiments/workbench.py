@@ -10,17 +10,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from blsh_jax import config as configs
 from blsh_jax import evaluation, training
 from blsh_jax.config import FeatureConfig, FitConfig, NetworkConfig, TrainConfig
 from blsh_jax.corpora import Mixtures
-from blsh_jax.evaluation import System, networks
-from blsh_jax.evaluation.networks import Network
+from blsh_jax.evaluation import System, networks, random_dictionary
+from blsh_jax.evaluation.networks import MaskPredictor, Network
 from blsh_jax.models import Model
 from blsh_jax.paper import spectra
-from blsh_jax.paper.separation import SpectralDictionary
-from blsh_jax.robust.features import feature_function
+from blsh_jax.paper.separation import Dictionary, SpectralDictionary
 from blsh_jax.training import FrameSample
 from experiments.cache import Cache, digest, fingerprint
 from experiments.protocol import Protocol
@@ -82,8 +82,7 @@ class Workbench:
 
     def network(self, config: NetworkConfig) -> Network:
         """A network, trained on the same mixtures, early-stopped on the closed set."""
-        used, closed = self.config.separation, self.protocol.tests["closed"]
-        num_bins = used.stft.num_bins
+        closed, num_bins = self.protocol.tests["closed"], self.config.separation.stft.num_bins
 
         def make() -> dict[str, np.ndarray]:
             segments, validation = (
@@ -98,29 +97,53 @@ class Workbench:
                 f"{config.kind}: epoch {info.best_epoch + 1} of {len(info.validation_loss)}, "
                 f"validation loss {info.validation_loss[info.best_epoch]:.4f}"
             )
-            return networks.to_arrays(trained)
+            return flatten_dict(trained.parameters, sep="/")
 
         settings = self.settings(network=configs.to_dict(config), closed=fingerprint(closed))
-        num_features = feature_function(used.features, used.stft).size
         arrays = self.cache.arrays(config.kind, settings, make)
-        return networks.from_arrays(arrays, num_features, num_bins, config)
+        return Network(MaskPredictor(num_bins, config), unflatten_dict(arrays, sep="/"))
 
-    def score(self, name: str, system: System, mixtures: Mixtures, settings: Any) -> dict[str, Any]:
-        """A row of ``evaluation.evaluate`` and the seconds per minute of audio; cached."""
+    def hashed(
+        self, method: str, length: int, fit: FitConfig | None = None
+    ) -> tuple[Dictionary, dict[str, Any]]:
+        """The dictionary under L hash functions, and the settings that they depend on besides.
 
-        def make() -> dict[str, Any]:
-            print(f"{name}: {system.method} {system.num_bits or ''}", flush=True)
-            row = evaluation.evaluate([system], mixtures)[0]
-            minutes = float(mixtures.lengths.sum()) / self.config.separation.stft.sample_rate / 60
-            return row | {"seconds_per_minute": row["seconds"] / minutes}
+        Args:
+            method: ``lsh``, ``lsh_origin``, or a name of BLSH.
+            length: L.
+            fit: how BLSH is fitted, if not as configured.
+        """
+        fit = fit or self.config.fit
+        model = self.model(fit)
+        if method in ("lsh", "lsh_origin"):
+            made = random_dictionary(model, length, self.config.seed, centered=method == "lsh")
+            return made, {"longest": length}
+        return model.dictionary.prefix(length), self.fit_settings(fit)
 
-        described = self.settings(
-            system=[system.method, system.num_bits],
-            mixtures=fingerprint(mixtures),
-            separation=configs.to_dict(self.config.separation),
-            settings=settings,
-        )
-        return self.cache.record("scores", described, make)
+    def scores(self, system: System, settings: Any) -> list[dict[str, Any]]:
+        """A row of ``evaluation.evaluate`` for each test set, with its name; cached.
+
+        Args:
+            system: what is scored; its seconds per minute of audio are in the rows.
+            settings: what it depends on beyond the workbench's.
+        """
+        rows = []
+        for name, mixtures in self.protocol.tests.items():
+            described = self.settings(
+                system=[system.method, system.num_bits],
+                mixtures=fingerprint(mixtures),
+                separation=configs.to_dict(self.config.separation),
+                settings=settings,
+            )
+            make = functools.partial(self._score, name, system, mixtures)
+            rows.append({"set": name} | self.cache.record("scores", described, make))
+        return rows
+
+    def _score(self, name: str, system: System, mixtures: Mixtures) -> dict[str, Any]:
+        print(f"{name}: {system.method} {system.num_bits or ''}", flush=True)
+        row = evaluation.evaluate([system], mixtures)[0]
+        minutes = float(mixtures.lengths.sum()) / self.config.separation.stft.sample_rate / 60
+        return row | {"seconds_per_minute": row["seconds"] / minutes}
 
 
 def mel_dictionary(model: Model) -> SpectralDictionary:

@@ -6,7 +6,7 @@ from unittest import mock
 
 from absl import flags
 
-from experiments import flags as launch
+from experiments import launch
 
 
 @contextlib.contextmanager

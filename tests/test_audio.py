@@ -113,7 +113,7 @@ def test_unusable_files_are_named(tmp_path):
         "folder.wav": "is a folder",
         "pipe.wav": "no regular file; send it to standard input",
         "cut.wav": "cut short",
-        "cut.flac": "cut short|not readable",
+        "cut.flac": "cut short",
         "cut_sphere.wav": "cut short",
         "packed.wav": "shorten",
         "empty.wav": "empty",
@@ -142,9 +142,10 @@ def test_files_of_unknown_length_are_read(tmp_path):
     path.write_bytes(data)
     np.testing.assert_array_equal(audio.read(path)[0], expected)
     with audio.reading(path) as file:
-        assert (file.num_samples, file.seconds) == (0, 0.0)
+        assert file.num_samples == 0
+    assert audio.seconds(path) == 0.0
     path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(audio.AudioError, match=r"x\.flac: not readable"):
+    with pytest.raises(audio.AudioError, match=r"x\.flac: cut short .*\(0 samples, then: "):
         audio.read(path)
 
 
@@ -211,6 +212,11 @@ def test_integers_are_rounded_to_the_nearest_and_clip_without_wrapping(
     audio.write(tmp_path / name, steps / most, RATE, subtype)
     written = soundfile.read(tmp_path / name)[0] * most
     np.testing.assert_array_equal(written, [0, 0, 0, 1, -1, 2, -3, most - 1, most - 1, -most])
+
+
+def test_a_long_signal_is_written_as_vorbis(tmp_path):
+    audio.write(tmp_path / "x.ogg", np.zeros(3_000_000, np.float32), RATE)
+    assert soundfile.info(tmp_path / "x.ogg").frames == 3_000_000
 
 
 @pytest.mark.parametrize("rates", [(44_100, 16_000), (16_000, 48_000), (16_000, 16_000)])

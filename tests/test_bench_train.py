@@ -7,7 +7,7 @@ import pytest
 
 from blsh_jax.config import FitConfig
 from blsh_jax.training import driver
-from experiments import bench_train, plot_training
+from experiments import bench_train, pictures
 from tests.test_driver import make_frames
 
 CONFIG = FitConfig(
@@ -22,10 +22,10 @@ def test_benchmark_on_a_tiny_problem(tmp_path):
     curves = bench_train.curves(frames, CONFIG, seed=0)
     rows = bench_train.curve_rows(curves, torch_seconds=0.01)
     rows.append(bench_train.scale_row(frames, CONFIG, "rebuild", seed=0))
-    json.dumps({"results": rows, "curves": curves}, allow_nan=False)
+    record = {"results": rows, "curves": curves}
     assert len(curves["published"]["objective"]) == 2
-    plot_training.draw(curves).savefig(tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").stat().st_size > 10_000
+    pictures.save(pictures.training_curves(record), record, tmp_path / "curves.png")
+    assert pictures.is_of(tmp_path / "curves.png", json.loads(json.dumps(record, allow_nan=False)))
     for mode, candidates in (("published", 1), ("fast", 4)):
         config = dataclasses.replace(CONFIG, mode=mode)
         training_set = driver.prepare(frames, config, jax.random.key(0), plan="float32")
@@ -44,15 +44,14 @@ def test_published_step_in_torch_has_the_loss_of_the_paper():
     torch = pytest.importorskip("torch")
     from experiments import published_torch
 
-    frames = torch.tensor(make_frames(30))
-    weights = torch.full((30, 30), 1 / 900)
+    frames, weights = make_frames(30), torch.full((30, 30), 1 / 900)
     start = np.asarray(jax.random.normal(jax.random.key(0), (10,)))
     step = published_torch.PublishedStep(
         start, 0.3, dataclasses.replace(CONFIG, learning_rate=0.1), "cpu"
     )
-    target = np.exp((make_frames(30) @ make_frames(30).T - 1) / 0.3)
-    code = np.where(make_frames(30) @ start[:-1] + start[-1] >= 0, 1.0, -1.0)
-    loss = float(step(frames, weights))
+    target = np.exp((frames @ frames.T - 1) / 0.3)
+    code = np.where(frames @ start[:-1] + start[-1] >= 0, 1.0, -1.0)
+    loss = float(step(torch.tensor(frames), weights))
     assert loss == pytest.approx(np.mean(((np.outer(code, code) + 1) / 2 - target) ** 2), abs=1e-5)
     # Adam's first step has the length of the learning rate in every coordinate.
     moved = np.abs(step.hyperplane.detach().numpy()[:, 0] - start)

@@ -16,7 +16,7 @@ from blsh_jax.paper.boosting import Bits
 from blsh_jax.paper.codes import Hasher
 from blsh_jax.paper.similarity import self_similarity
 from blsh_jax.training import driver, sample_frames
-from tests.test_driver import PUBLISHED, make_frames
+from tests.test_driver import PUBLISHED, as_cut, make_frames
 
 
 def make_bits(count, length=64, features=9, seed=0):
@@ -89,11 +89,9 @@ def test_the_pure_update_is_what_training_drives():
     """The same bits from the scan over bits as from the driver, on the blocks that it cut."""
     frames = make_frames(200)
     hasher, info = driver.fit(frames, PUBLISHED, jax.random.key(3))
-    order_key, bits_key = jax.random.split(jax.random.key(3))
-    order = np.sort(np.asarray(jax.random.permutation(order_key, 200)).reshape(5, 40), axis=1)
-    blocks, ssms = in_blocks(frames[order.ravel()])
+    bits_key, blocks = as_cut(frames, jax.random.key(3), 40)
     pure = jax.jit(boosting.boost, static_argnames="config")
-    found, infos = pure(blocks, ssms, PUBLISHED, bits_key)
+    found, infos = pure(blocks, jax.vmap(self_similarity)(blocks), PUBLISHED, bits_key)
     for ours, theirs in zip(found, hasher, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
     np.testing.assert_allclose(infos.epsilon, info.epsilon, atol=1e-6)

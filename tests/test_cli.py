@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import pathlib
 import runpy
 import signal
 import subprocess
@@ -146,27 +147,114 @@ def test_usage_errors_say_what_to_do(tmp_path, used, arguments, message, monkeyp
     assert files_of(tmp_path) == {"x.wav"}
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_ended_half_way_leaves_nothing_under_the_name_and_is_done_again(tmp_path, used, here, sent):
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     noisy = 0.1 * np.random.default_rng(0).standard_normal(60 * RATE)
     soundfile.write(source / "x.wav", np.tile(noisy, 10), RATE)
     arguments = command("denoise", source, out, f"--model={used}")
-    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
         while not (out.is_dir() and any(path.stat().st_size > 1e6 for path in out.iterdir())):
             assert run.poll() is None
             time.sleep(0.005)
         run.send_signal(sent)
+        said, _ = run.communicate()
     left = files_of(out)
-    if sent == signal.SIGTERM:  # what was temporary is removed
+    if sent != signal.SIGKILL:  # what was temporary is removed
         assert run.returncode == 128 + sent and not left
+        assert said.decode() == "0 denoised, 1 not done\n"
     assert "x.wav" not in left and len(left) <= 1
     soundfile.write(source / "x.wav", noisy[:RATE], RATE)
     status, said, _ = here("denoise", source, out, f"--model={used}")
     assert status == 0 and "1 denoised" in said
     assert soundfile.info(out / "x.wav").frames == RATE
-    assert [path.name for path in audio.find_audio(out)] == ["x.wav"]
+    assert files_of(out) == {"x.wav"}
+
+
+@pytest.fixture
+def handlers():
+    """Signals and what they do, to be restored."""
+    kept = {number: signal.getsignal(number) for number in cli._ENDING}
+    yield kept
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_folder_run_with_a_summary_and_a_second_one_at_once(
+    tmp_path, used, handlers, capsys, monkeypatch, sent
+):
+    source = tmp_path / "in"
+    source.mkdir()
+    for name in ("a.wav", "b.wav", "c.wav"):
+        audio.write(source / name, np.full(900, 0.1, np.float32), RATE)
+    denoise_file = folders.denoise_file
+
+    def stopped(path, *arguments, **options):
+        if path.name == "b.wav":
+            os.kill(os.getpid(), sent)
+        return denoise_file(path, *arguments, **options)
+
+    monkeypatch.setattr(folders, "denoise_file", stopped)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["denoise", str(source), str(tmp_path / "out"), f"--model={used}"])
+    assert ended.value.code == 128 + sent
+    said, error = capsys.readouterr()
+    assert said.startswith("1 denoised, 2 not done: ") and not error
+    assert files_of(tmp_path / "out") == {"a.wav"}
+    assert {signal.getsignal(number) for number in handlers} == {signal.SIG_DFL}
+
+
+def test_signals_that_were_ignored_stay_so(handlers, here, monkeypatch):
+    monkeypatch.undo()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    assert here("denoise", "no.wav", "out.wav")[0] == 2
+    with pytest.raises(KeyboardInterrupt):
+        cli._end(signal.SIGINT, None)
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def test_no_standard_output_is_needed(tmp_path, used, here, monkeypatch):
+    audio.write(tmp_path / "x.wav", np.full(900, 0.1, np.float32), RATE)
+    monkeypatch.setattr(sys, "stdout", None)
+    assert here("denoise", tmp_path / "x.wav", tmp_path / "y.wav", f"--model={used}")[0] == 0
+    assert soundfile.info(tmp_path / "y.wav").frames == 900
+
+
+def test_a_closed_standard_output_ends_quietly_after_the_work(tmp_path, used):
+    audio.write(tmp_path / "x.wav", np.full(900, 0.1, np.float32), RATE)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        command("denoise", tmp_path / "x.wav", tmp_path / "y.wav", f"--model={used}"),
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writer)
+    assert done.returncode == 141
+    assert done.stderr.startswith(b"1 denoised: ") and done.stderr.count(b"\n") == 1
+    assert soundfile.info(tmp_path / "y.wav").frames == 900
+
+
+@pytest.mark.parametrize("start", [["-m", "blsh_jax"], ["blsh"]])
+def test_an_interrupt_while_the_command_is_loaded_ends_it_quietly(tmp_path, start):
+    (tmp_path / "blsh").write_text("from blsh_jax.cli import main\nmain()\n")
+    with subprocess.Popen(
+        [sys.executable, *start, "denoise", "-", "-"],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as run:
+        maps = pathlib.Path("/proc", str(run.pid), "maps")
+        while "jaxlib" not in maps.read_text():
+            assert run.poll() is None
+        run.send_signal(signal.SIGINT)
+        _, error = run.communicate()
+    assert run.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
+    assert not error
 
 
 def test_inputs_are_never_written_over(tmp_path):
@@ -180,7 +268,7 @@ def test_inputs_are_never_written_over(tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match="no audio files"):
         folders.find_pairs(tmp_path / "none", tmp_path / "out")
-    assert folders.find_pairs(tmp_path / "in" / "x.wav", tmp_path / "none") == [
+    assert folders.find_pairs(tmp_path / "in" / "x.wav", tmp_path / "none").pairs == [
         (tmp_path / "in" / "x.wav", tmp_path / "none" / "x.wav")
     ]
 

@@ -41,13 +41,6 @@ def test_centred_random_bits_are_balanced_on_nonnegative_frames():
         assert (imbalance < 0.05) == centered
 
 
-def test_hamming_distances_count_differing_bits():
-    bits = np.random.default_rng(0).random((9, 70)) < 0.5
-    packed = packing.pack_bits(jnp.asarray(bits))
-    expected = (bits[:, None] != bits[None]).sum(-1)
-    np.testing.assert_array_equal(packing.hamming_distances(packed, packed), expected)
-
-
 def test_self_similarity_is_the_weighted_share_of_equal_bits():
     bits = np.random.default_rng(0).random((9, 12)) < 0.5
     betas = np.random.default_rng(1).random(12).astype(np.float32)

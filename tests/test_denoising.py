@@ -61,6 +61,44 @@ def test_pieces_leave_no_seams_at_any_rate(used, rate):
         np.testing.assert_allclose(out, whole, atol=2e-6)
 
 
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_a_flushed_denoiser_is_as_new_and_a_refused_piece_changes_nothing(used, rate):
+    denoiser = Denoiser(used, rate, 2, hops=4)
+    assert denoiser.flush().shape == (2, 0)
+    for seed in (0, 1):
+        noisy = noise(2, 6001, seed=seed)
+        expected = in_pieces(Denoiser(used, rate, 2, hops=4), noisy, (3000,))
+        out = [denoiser.feed(noisy[:, :3000])]
+        for bad in (noisy[:1], noisy[0], np.full((2, 9), np.nan), np.full((2, 9), 1e11)):
+            with pytest.raises(ValueError, match="samples"):
+                denoiser.feed(bad)
+        with pytest.raises(ValueError, match="samples is int16"):
+            denoiser.feed(np.zeros((2, 9), np.int16))
+        out += [denoiser.feed(noisy[:, 3000:]), denoiser.flush()]
+        np.testing.assert_array_equal(np.concatenate(out, axis=-1), expected)
+        assert denoiser.flush().shape == (2, 0)
+    denoiser.feed(noisy)  # a recording that is cut off ends with the flush
+    assert denoiser.flush().shape[1] <= 6001
+    np.testing.assert_array_equal(in_pieces(denoiser, noisy, (3000,)), expected)
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_a_recording_that_was_stopped_in_the_middle_of_a_call_is_broken_off(
+    used, rate, monkeypatch
+):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    denoiser = Denoiser(used, rate, 1, hops=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(denoiser._stream, "feed_rows", stop)
+        with pytest.raises(KeyboardInterrupt):
+            denoiser.feed(noise(1, 5000))
+    for call in (denoiser.flush, lambda: denoiser.feed(noise(1, 5))):
+        with pytest.raises(RuntimeError, match="stopped in the middle of this signal"):
+            call()
+
+
 @pytest.mark.parametrize(("rate", "length"), [(16000, 10_011), (44100, 1)])
 def test_a_pre_roll_leaves_no_seams(rate, length):
     used = random_model("magnitude", 1, 24, 0.5, pre_roll_frames=20)

@@ -26,6 +26,13 @@ def make_frames(num_frames=210, num_features=9, seed=0):
     return (frames / np.linalg.norm(frames, axis=1, keepdims=True)).astype(np.float32)
 
 
+def as_cut(frames, key, size):
+    """Key of the bits, and the blocks that ``fit`` makes of a multiple of ``size`` frames."""
+    order_key, bits_key = jax.random.split(key)
+    order = np.asarray(jax.random.permutation(order_key, len(frames)))
+    return bits_key, jnp.asarray(frames[np.sort(order.reshape(-1, size), axis=1)])
+
+
 class Oracle:
     """Algorithm 2 in NumPy, pair by pair matrices, nothing shared with the library."""
 

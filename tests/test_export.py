@@ -12,6 +12,7 @@ import pytest
 from small_models import random_model
 
 from blsh_jax.config import StftConfig
+from blsh_jax.corpora.audio import LOUDEST, QUIETEST
 from blsh_jax.denoising import stream
 from blsh_jax.export import shrink, write_c, write_stablehlo
 
@@ -64,6 +65,23 @@ def test_c_gives_the_streams_output(compiler, tmp_path, kind, context, levels, s
     assert {path.name for path in files} == {path.name for path in tmp_path.iterdir()}
     out = run(build(compiler, tmp_path, "-O2"), golden())
     np.testing.assert_allclose(out, steps(used, golden()), atol=1e-6)
+
+
+def test_c_takes_samples_that_nothing_can_be_made_of_as_silence_like_the_stream(compiler, tmp_path):
+    used = random_model("mel", 3, 12, 0.5, voicing=20)
+    write_c(used, tmp_path)
+    bad, silent = golden(), golden()
+    places = np.random.default_rng(1).integers(0, len(bad), 50)
+    unusable = [np.nan, -np.nan, np.inf, -np.inf, 2 * LOUDEST, -3e38, QUIETEST / 2, -1e-45]
+    bad[places], silent[places] = np.resize(np.float32(unusable), 50), 0
+    for options in (["-O2"], ["-O3", "-ffast-math"]):
+        program = build(compiler, tmp_path, *options)
+        out = run(program, bad)
+        np.testing.assert_array_equal(out, run(program, silent))
+        np.testing.assert_allclose(out, steps(used, bad), atol=1e-6)
+    for extreme in (LOUDEST, QUIETEST):
+        out = run(program, np.resize(np.float32([extreme, -extreme]), 8 * HOP))
+        assert np.isfinite(out).all() and np.abs(out).max() > extreme / 1000
 
 
 def test_c_allocates_nothing_touches_nothing_outside_and_is_cpp_too(compiler, tmp_path):

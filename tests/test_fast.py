@@ -10,7 +10,7 @@ from blsh_jax.config import FitConfig
 from blsh_jax.paper import boosting
 from blsh_jax.paper.similarity import self_similarity
 from blsh_jax.training import driver, fast
-from tests.test_driver import make_frames
+from tests.test_driver import as_cut, make_frames
 
 FAST = FitConfig(fast_candidates=6, fast_steps=10)
 
@@ -48,9 +48,7 @@ def test_a_fast_bit_in_memory_jits_and_is_that_of_training():
     config = FitConfig(num_bits=1, block_size=50, fast_candidates=4, fast_steps=20)
     frames = make_frames(100)
     hasher, info = driver.fit(frames, config, jax.random.key(0))
-    order_key, bits_key = jax.random.split(jax.random.key(0))
-    order = np.sort(np.asarray(jax.random.permutation(order_key, 100)).reshape(2, 50), axis=1)
-    blocks = jnp.asarray(frames[order])
+    bits_key, blocks = as_cut(frames, jax.random.key(0), 50)
     basis = fast.whitening(blocks.reshape(100, -1), config.ridge)
 
     @jax.jit

@@ -120,17 +120,14 @@ def test_the_key_decides_all_and_constant_bits_and_lonely_queries_do_no_harm():
 def test_bad_input_is_refused():
     frames, shares, mixtures = _material(60)
     hasher = codes.random_hasher(jax.random.key(2), 9, frames)
-    with pytest.raises(ValueError, match="not a number"):
-        fine_tuning.fine_tune(hasher, frames * jnp.nan, shares, mixtures, FEW, jax.random.key(0))
-    with pytest.raises(ValueError, match="shares has shape"):
-        fine_tuning.fine_tune(hasher, frames, shares[:9], mixtures, FEW, jax.random.key(0))
-    with pytest.raises(ValueError, match="mixtures has shape"):
-        fine_tuning.fine_tune(hasher, frames, shares, mixtures[:9], FEW, jax.random.key(0))
-    with pytest.raises(ValueError, match="one mixture only"):
-        fine_tuning.fine_tune(hasher, frames, shares, 0 * mixtures, FEW, jax.random.key(0))
-    for name in ("fine_tuning_steps", "fine_tuning_queries", "fine_tuning_learning_rate"):
-        with pytest.raises(ValueError, match=name):
-            FineTuningConfig(**{name: -1})
+    for message, *wrong in (
+        ("not a number", frames * jnp.nan, shares, mixtures),
+        ("shares has shape", frames, shares[:9], mixtures),
+        ("mixtures has shape", frames, shares, mixtures[:9]),
+        ("one mixture only", frames, shares, 0 * mixtures),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fine_tuning.fine_tune(hasher, *wrong, FEW, jax.random.key(0))
 
 
 @pytest.mark.slow

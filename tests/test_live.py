@@ -105,6 +105,20 @@ def test_blocks_of_any_size_settle_at_a_constant_delay(used):
     assert callback.delay <= 768 + 255
 
 
+def test_samples_that_nothing_can_be_made_of_are_silence(used):
+    noisy = (0.1 * np.random.default_rng(0).standard_normal((20, 256, 2))).astype(np.float32)
+    bad, silent = noisy.copy(), noisy.copy()
+    bad[7, 3:7, 0] = np.nan, np.inf, -np.inf, 3e38
+    silent[7, 3:7, 0] = 0
+    played = np.zeros((2, 20, 256, 1), np.float32)
+    for heard, out in zip((bad, silent), played, strict=True):
+        callback = live.Callback(used, 16_000, 256)
+        for block, filled in zip(heard, out, strict=True):
+            callback(block, filled, 256, None, None)
+    assert played[0].any()
+    np.testing.assert_array_equal(played[0], played[1])
+
+
 def test_trouble_says_what_to_do(used, monkeypatch):
     with pytest.raises(RuntimeError, match="Device unavailable"):
         live.run(used, sound=FakeSound(np.zeros(9), (16_000,), broken=True), wait=interrupt)

@@ -5,6 +5,7 @@ from blsh_jax.config import StftConfig
 from blsh_jax.paper import masks, spectra
 from blsh_jax.robust.band_shares import band_shares
 from blsh_jax.robust.high_pass import high_pass
+from blsh_jax.search.packing import pack_bits
 
 CONFIG = StftConfig()
 SMALL = StftConfig(window_length=256, hop_length=64)
@@ -56,6 +57,6 @@ def test_average_equals_the_mean_of_unpacked_masks():
     rng = np.random.default_rng(0)
     binary, indices = jnp.asarray(rng.random((50, 513)) < 0.4), rng.integers(0, 50, (7, 10))
     expected = np.asarray(binary)[indices].mean(1)
-    packed = masks.pack_masks(binary)
+    packed = pack_bits(binary)
     assert packed.shape == (50, 17)
     np.testing.assert_allclose(masks.average_masks(packed, indices, 513), expected, atol=1e-6)

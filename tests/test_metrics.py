@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blsh_jax.evaluation import metrics
-from blsh_jax.evaluation.metrics import bss_eval, length_weighted_mean, si_sdr
+from blsh_jax.evaluation.metrics import bss_eval, si_sdr
 
 SAMPLES = 9000
 
@@ -91,13 +91,10 @@ def test_agrees_with_mir_eval_on_recordings(real_data, error_db):
 def test_other_numbers_of_sources_agree_with_mir_eval(num_sources):
     reference = np.stack([voice(10 * j, SAMPLES) for j in range(num_sources)])
     estimate = reference + 0.1 * reference.sum(0) + 0.1 * signals(1, *reference.shape)
-    scores, expected = bss_eval(reference, estimate), oracle(reference, estimate)
-    np.testing.assert_allclose(scores.sdr, expected[0], atol=1e-6)
-    np.testing.assert_allclose(scores.sar, expected[2], atol=1e-6)
+    expected = oracle(reference, estimate)
     if num_sources == 1:
-        np.testing.assert_array_equal(scores.sir, np.inf)
-    else:
-        np.testing.assert_allclose(scores.sir, expected[1], atol=1e-6)
+        expected = expected[0], [np.inf], expected[2]
+    np.testing.assert_allclose(bss_eval(reference, estimate), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("filter_length", "samples"), [(1, 60), (7, 60), (7, 5)])
@@ -114,16 +111,14 @@ def test_short_filters_agree_with_least_squares(filter_length, samples):
         basis = copies(sources)
         return basis @ np.linalg.lstsq(basis, signal, rcond=1e-12)[0]
 
+    decibels = lambda part, rest: 10 * np.log10(np.sum(part**2) / np.sum(rest**2))
     scores = bss_eval(reference, estimate, filter_length=filter_length)
     for j, signal in enumerate(padded):
         own, every = projection(reference[j : j + 1], signal), projection(reference, signal)
-        sdr = 10 * np.log10(np.sum(own**2) / np.sum((signal - own) ** 2))
-        sir = 10 * np.log10(np.sum(own**2) / np.sum((every - own) ** 2))
-        np.testing.assert_allclose(scores.sdr[j], sdr, atol=1e-8)
-        np.testing.assert_allclose(scores.sir[j], sir, atol=1e-8)
+        np.testing.assert_allclose(scores.sdr[j], decibels(own, signal - own), atol=1e-8)
+        np.testing.assert_allclose(scores.sir[j], decibels(own, every - own), atol=1e-8)
         if 2 * filter_length < samples:
-            sar = 10 * np.log10(np.sum(every**2) / np.sum((signal - every) ** 2))
-            np.testing.assert_allclose(scores.sar[j], sar, atol=1e-8)
+            np.testing.assert_allclose(scores.sar[j], decibels(every, signal - every), atol=1e-8)
 
 
 def test_one_source_twice_counts_once():
@@ -256,17 +251,6 @@ def test_one_compilation_per_padded_shape():
     assert metrics._bss_scores._cache_size() == 2
 
 
-def test_length_weighted_mean():
-    values = np.array([[1.0, 10.0], [4.0, 40.0]])
-    np.testing.assert_allclose(length_weighted_mean(values, [1, 2]), [3, 30])
-    assert length_weighted_mean(values[:, 0], [2, 1]) == 2
-    for lengths in ([1, 2, 3], [[1, 2]], [1, 0], 1):
-        with pytest.raises(ValueError, match="lengths"):
-            length_weighted_mean(values, lengths)
-    with pytest.raises(ValueError, match="lengths"):
-        length_weighted_mean(np.zeros(0), np.zeros(0))
-
-
 def with_value(value, utterance, source):
     reference = signals(0, 3, 2, 50)
     reference[utterance, source] = value
@@ -297,14 +281,14 @@ def test_bad_input(reference, estimate, lengths, message):
 
 
 def test_bad_settings_and_traced_shapes():
-    with pytest.raises(ValueError, match="filter_length is 0"):
-        bss_eval(signals(0, 2, 50), signals(1, 2, 50), filter_length=0)
-    with pytest.raises(ValueError, match="reference has shape"):
-        si_sdr(signals(0, 1, 2, 50), signals(1, 1, 2, 50))
-    with pytest.raises(ValueError, match="estimate, utterance 1, source 0, is silent"):
-        si_sdr(signals(0, 2, 50), np.stack([signals(1, 50), np.zeros(50)]))
-    reference, estimate = near()
-    with pytest.raises(ValueError, match="estimate has shape"):
-        jax.jit(bss_eval)(reference, estimate[..., 1:])
-    with pytest.raises(ValueError, match=r"lengths has shape \(2,\)"):
-        jax.jit(bss_eval)(reference, estimate, np.array([1, 2]))
+    pair, (reference, estimate) = signals(0, 2, 2, 50), near()
+    silent = np.stack([pair[0, 0], np.zeros(50)])
+    for call, message in (
+        (lambda: bss_eval(*pair, filter_length=0), "filter_length is 0"),
+        (lambda: si_sdr(pair[None], pair[None]), "reference has shape"),
+        (lambda: si_sdr(pair[0], silent), "estimate, utterance 1, source 0, is silent"),
+        (lambda: jax.jit(bss_eval)(reference, estimate[..., 1:]), "estimate has shape"),
+        (lambda: jax.jit(bss_eval)(reference, estimate, np.array([1, 2])), r"lengths .*\(2,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()

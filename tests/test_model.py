@@ -91,7 +91,7 @@ def test_other_formats_and_wrong_shapes_say_what_to_do(small_model, tmp_path):
     with pytest.raises(models.ModelError, match="upgrade"):
         models.load(path)
     _rewrite(path, header=np.array(json.dumps(header | {"version": 1})))
-    with pytest.raises(models.ModelError, match=r"model format 1.*train it anew"):
+    with pytest.raises(models.ModelError, match=r"version is 1,.*train it anew"):
         models.load(path)
     _rewrite(path, header=np.array(json.dumps(header)), betas=np.ones(3, np.float32))
     with pytest.raises(models.ModelError, match="betas has shape"):

@@ -15,8 +15,9 @@ def python_blocks(page):
     return ["\n" * text.count("\n", 0, match.start(1)) + match[1] for match in found]
 
 
-def test_pages_are_in_step_with_their_records():
+def test_pages_and_pictures_are_in_step_with_their_records():
     assert [page.name for page in readme.stale()] == []
+    assert readme.stale_pictures() == []
 
 
 def test_the_readme_has_both_commands():
@@ -26,34 +27,19 @@ def test_the_readme_has_both_commands():
     assert "-m pytest" in first_screen
 
 
-def test_an_unknown_table_is_named():
+def test_rows_are_named_for_the_features_of_their_record():
+    spectral, robust = {"kind": "magnitude"}, {"kind": "log_mel", "levels": 32}
+    paper = {"config": {"train": {"features": spectral}}}
+    general = {"config": {"model": {"separation": {"features": robust}}}}
+    named = [readme.row_names(made)["knn"] for made in (paper, general)]
+    assert named == ["KNN on raw spectra", "KNN on the same features"]
+
+
+def test_every_table_is_on_a_page_and_an_unknown_one_is_named():
+    text = "".join(page.read_text() for page in readme.PAGES)
+    assert set(re.findall("table ([\\w-]+) -->", text)) == set(readme.TABLES)
     with pytest.raises(ValueError, match="'nothing'"):
         readme.render("<!-- table nothing -->\nold\n<!-- end -->")
-
-
-def test_rows_are_named_for_what_their_record_was_made_with():
-    spectral, robust = {"kind": "magnitude"}, {"kind": "log_mel", "levels": 32}
-    old = {"config": {"learner": "residual", "features": robust}}
-    new = {"config": {"model": {"separation": {"features": robust}}}}
-    paper = {"config": {"train": {"learner": "boosting", "features": spectral}}}
-    named = [
-        {name: readme.row_names(made)[name] for name in ("blsh", "knn")}
-        for made in (old, new, paper)
-    ]
-    assert named == [
-        {"blsh": "residual bits, fine-tuned", "knn": "KNN on the same features"},
-        {"blsh": "BLSH", "knn": "KNN on the same features"},
-        {"blsh": "BLSH", "knn": "KNN on raw spectra"},
-    ]
-
-
-def test_every_table_is_on_a_page():
-    used = {
-        name
-        for page in readme.PAGES
-        for name in re.findall("table ([\\w-]+) -->", page.read_text())
-    }
-    assert used == set(readme.TABLES)
 
 
 def test_links_between_pages_lead_somewhere():

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from blsh_jax import config, corpora, evaluation, training
+from blsh_jax.corpora import audio
 
 pytestmark = pytest.mark.slow
 RATE = 16_000
@@ -41,3 +42,14 @@ def test_learned_codes_beat_random_ones_and_the_oracle_beats_all(real_rows):
         assert real_rows["blsh", num_bits] > real_rows["lsh", num_bits]
     assert real_rows["blsh", 25] > real_rows["blsh", 10] > 2.0
     assert real_rows["ibm", None] > real_rows["knn", None] > real_rows["blsh", 25]
+
+
+def test_every_recording_is_whole_and_half_of_one_is_refused(real_data, tmp_path):
+    speech = corpora.list_speech(real_data / "timit")
+    assert corpora.load(speech, RATE).skipped == []
+    noise = corpora.list_noise(real_data / "noise" / "train")
+    for path in (speech.recordings[0].path, noise.recordings[0].path):
+        content = path.read_bytes()
+        (tmp_path / path.name).write_bytes(content[: len(content) // 2])
+        with pytest.raises(audio.AudioError, match=f"{path.name}: cut short"):
+            audio.read(tmp_path / path.name)

@@ -1,13 +1,32 @@
+import os
 import socket
 import subprocess
 import sys
-import textwrap
 
 import jax
 import numpy as np
 import pytest
 
 from blsh_jax import search
+
+
+def in_two_processes(program, *arguments, num_devices):
+    """Run a program in two processes, with its number and an address before the arguments."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(num_devices), "JAX_PLATFORMS": "cpu"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(number), address, *arguments],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    errors = [process.communicate(timeout=240)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
 
 
 def random_words(rng, rows):
@@ -34,47 +53,32 @@ def test_sizes_that_do_not_divide_are_named():
         )
 
 
-PROCESS = textwrap.dedent(
-    """
-    import sys
-    import jax, numpy as np
-    jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
-    from jax.sharding import NamedSharding, PartitionSpec
-    from blsh_jax import search
+PROCESS = """
+import sys
+import jax, numpy as np
+jax.distributed.initialize(sys.argv[2], num_processes=2, process_id=int(sys.argv[1]))
+from jax.sharding import NamedSharding, PartitionSpec
+from blsh_jax import search
 
-    rng = np.random.default_rng(0)
-    queries = rng.integers(0, 64, (16, 2), dtype=np.uint32)
-    dictionary = rng.integers(0, 64, (4000, 2), dtype=np.uint32)
-    mesh = jax.make_mesh((1, 4), ("queries", "dictionary"))
+rng = np.random.default_rng(0)
+queries = rng.integers(0, 64, (16, 2), dtype=np.uint32)
+dictionary = rng.integers(0, 64, (4000, 2), dtype=np.uint32)
+mesh = jax.make_mesh((1, 4), ("queries", "dictionary"))
 
-    def shared(array, axis):
-        sharding = NamedSharding(mesh, PartitionSpec(axis, None))
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+def shared(array, axis):
+    sharding = NamedSharding(mesh, PartitionSpec(axis, None))
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
-    found = search.sharded_hamming_top_k(
-        shared(queries, "queries"), shared(dictionary, "dictionary"), 10, mesh
-    )
-    distances = np.bitwise_count(queries[:, None] ^ dictionary[None]).sum(-1)
-    order = np.argsort(distances, axis=1, kind="stable")[:, :10]
-    mine = np.asarray(found.indices.addressable_shards[0].data)
-    assert mine.shape == (16, 10) and (mine == order).all()
-    print("exact")
-    """
+found = search.sharded_hamming_top_k(
+    shared(queries, "queries"), shared(dictionary, "dictionary"), 10, mesh
 )
+distances = np.bitwise_count(queries[:, None] ^ dictionary[None]).sum(-1)
+order = np.argsort(distances, axis=1, kind="stable")[:, :10]
+mine = np.asarray(found.indices.addressable_shards[0].data)
+assert mine.shape == (16, 10) and (mine == order).all()
+jax.distributed.shutdown()
+"""
 
 
-def test_two_processes(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        free_port = probe.getsockname()[1]
-    script = tmp_path / "process.py"
-    script.write_text(PROCESS)
-    environment = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2", "PATH": "/usr/bin"}
-    environment["PYTHONPATH"] = ":".join(path for path in sys.path if path)
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    command = [sys.executable, str(script), f"localhost:{free_port}"]
-    processes = [
-        subprocess.Popen([*command, str(index)], env=environment, **options) for index in range(2)
-    ]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
-    assert all(output.endswith("exact\n") for output in outputs), outputs
+def test_two_processes():
+    in_two_processes(PROCESS, num_devices=2)

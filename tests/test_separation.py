@@ -10,6 +10,7 @@ from blsh_jax.denoising import pipeline
 from blsh_jax.paper import codes, masks, separation, spectra
 from blsh_jax.robust.features import feature_function
 from blsh_jax.robust.speech_presence import mask_function
+from blsh_jax.search import packing
 
 STFT = StftConfig(window_length=64, hop_length=16)
 CONFIG = SeparationConfig(STFT, FeatureConfig())
@@ -79,6 +80,6 @@ def test_mismatched_arrays_are_refused(material, dictionary):
     with pytest.raises(ValueError, match="binary_masks has 7 rows"):
         separation.build_dictionary(hasher, frames, binary[:7])
     with pytest.raises(ValueError, match="binary_masks is uint32, packed: give bool"):
-        separation.build_dictionary(hasher, frames, masks.pack_masks(binary))
+        separation.build_dictionary(hasher, frames, packing.pack_bits(binary))
     with pytest.raises(ValueError, match="k"):
         separation.estimate_mask(dictionary, dictionary.codes, 121)

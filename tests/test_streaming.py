@@ -1,6 +1,8 @@
 """Streaming: hop by hop, in odd pieces or in blocks, the result is that of the whole signal."""
 
 import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -123,5 +125,69 @@ def test_bad_pieces_are_refused():
         Stream(used).feed(np.zeros((1, 5), np.float32))
     with pytest.raises(ValueError, match=r"give \(2, n\)"):
         Stream(used, channels=2).feed(np.zeros((3, 5), np.float32))
-    with pytest.raises(ValueError, match="NaN"):
-        Stream(used).feed(np.float32([0, np.nan]))
+    for bad in (np.nan, np.inf, -2e10):
+        with pytest.raises(ValueError, match="NaN, infinity, or more"):
+            Stream(used).feed(np.float32([0, bad]))
+    with pytest.raises(ValueError, match="samples is int16"):
+        Stream(used).feed(np.zeros(5, np.int16))
+
+
+def test_after_a_refused_piece_a_stream_goes_on_as_if_it_had_never_come():
+    noisy = speech_like(5000)
+    streamed, expected = Stream(PRE_ROLL, hops=2), in_pieces(Stream(PRE_ROLL, hops=2), noisy, 4)
+    out = []
+    for piece in np.split(noisy, [100, 2500, 2501]):
+        for bad in (np.append(piece, np.nan), piece[None], piece.astype(np.int32), piece + 1j):
+            with pytest.raises(ValueError, match="samples"):
+                streamed.feed(bad)
+        out.append(streamed.feed(piece))
+    np.testing.assert_allclose(np.concatenate([*out, streamed.flush()]), expected, atol=1e-6)
+
+
+def test_a_call_that_was_stopped_in_the_middle_breaks_the_signal_off(monkeypatch):
+    streamed = Stream(MODELS["magnitude"])
+    streamed.feed(speech_like(3000))
+    with monkeypatch.context() as patch:
+        patch.setattr(stream, "_advance", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            streamed.feed(speech_like(3000))
+    for call in (streamed.flush, lambda: streamed.feed(np.zeros(5, np.float32))):
+        with pytest.raises(RuntimeError, match="stopped in the middle of this signal: begin a new"):
+            call()
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_two_threads_at_once_are_refused_and_one_after_the_other_are_not(monkeypatch):
+    streamed, noisy = Stream(MODELS["magnitude"]), speech_like(6000)
+    inside, go_on, advance = threading.Event(), threading.Event(), stream._advance
+
+    def slow(*arguments):
+        inside.set()
+        assert go_on.wait(60)
+        return advance(*arguments)
+
+    with ThreadPoolExecutor(1) as other:
+        with monkeypatch.context() as patch:
+            patch.setattr(stream, "_advance", slow)
+            first = other.submit(streamed.feed, noisy[:3000])
+            assert inside.wait(60)
+            for call in (streamed.flush, lambda: streamed.feed(noisy[:9])):
+                with pytest.raises(RuntimeError, match="two threads work on this signal at once"):
+                    call()
+            go_on.set()
+            pieces = [first.result()]
+        pieces += [streamed.feed(noisy[3000:]), other.submit(streamed.flush).result()]
+    expected = whole(noisy[: 20 * HOP], MODELS["magnitude"])
+    np.testing.assert_allclose(np.concatenate(pieces)[: 15 * HOP], expected[: 15 * HOP], atol=1e-6)
+
+
+def test_steps_take_samples_that_nothing_can_be_made_of_as_silence(used):
+    noisy = speech_like(1, 20 * HOP)
+    bad, silent = noisy.copy(), noisy.copy()
+    bad[0, [5, 900, 901, 2000, 2600]] = np.nan, np.inf, -np.inf, 2e10, -3e38
+    silent[0, [5, 900, 901, 2000, 2600]] = 0
+    out, expected = (stream.step(used, stream.init(used), x)[1] for x in (bad, silent))
+    np.testing.assert_array_equal(out, expected)

@@ -88,17 +88,15 @@ def test_invented_noises_are_all_different():
     assert apart > 3 * of_a_kind
 
 
-def test_invented_recipes_lie_in_their_ranges():
-    numbers = np.asarray(
-        jax.jit(made._invented_recipes, static_argnums=1)(jax.random.key(0), 2000)
-    ).T
-    recipes = dict(zip(made._Recipe._fields, numbers, strict=True))
-    assert set(made._RANGES) == set(recipes)
-    for name, (low, high) in made._RANGES.items():
-        values, odds = recipes[name], made._ODDS.get(name, 1.0)
+def test_invented_numbers_lie_in_their_ranges():
+    drawn = jax.jit(made._invented_recipes, static_argnums=1)(jax.random.key(0), 2000)
+    numbers = dict(zip(made._NUMBERS, np.asarray(drawn).T, strict=True))
+    for name, (low, high, *kinds) in made._NUMBERS.items():
+        values, odds = numbers[name], made._ODDS.get(name, 1.0)
+        assert len(kinds) == len(corpora.NOISE_NAMES)
         assert abs(np.mean(values > 0) - odds) < 0.05
         if name.endswith("_high"):
-            beneath = recipes[name.replace("_high", "_low")]
+            beneath = numbers[name.replace("_high", "_low")]
             assert (values >= beneath).all() and values.max() <= 7500
         else:
             assert values.max() <= high * 1.001 and values[values > 0].min() >= low * 0.999
@@ -130,11 +128,16 @@ def test_a_tone_has_unit_power_and_its_pitch():
         assert (spectrum[400] > 1e-3 * spectrum[200]) == (brightness >= 1.0)
 
 
-def test_bad_sizes_are_named():
-    for wrong in ({"seconds": 0.05}, {"sample_rate": 100}):
-        with pytest.raises(ValueError, match=r"seconds .* sample_rate"):
-            corpora.synthetic_speech(jax.random.key(0), 1, 1, **wrong)
-        with pytest.raises(ValueError, match=r"seconds .* sample_rate"):
-            corpora.synthetic_noise(jax.random.key(0), **wrong)
-    with pytest.raises(ValueError, match="num_speakers"):
-        corpora.synthetic_speech(jax.random.key(0), 0, 1)
+@pytest.mark.parametrize(
+    ("make", "wrong", "message"),
+    [
+        (corpora.synthetic_noise, {"seconds": 0.05}, "seconds .* sample_rate"),
+        (corpora.synthetic.invented_noise, {"sample_rate": 100}, "seconds .* sample_rate"),
+        (corpora.synthetic_speech, {"num_speakers": 0}, "num_speakers"),
+        (corpora.synthetic_speech, {"sample_rate": 100}, "seconds .* sample_rate"),
+    ],
+)
+def test_bad_sizes_are_named(make, wrong, message):
+    sizes = {"num_speakers": 1, "utterances_per_speaker": 1}
+    with pytest.raises(ValueError, match=message):
+        make(jax.random.key(0), **(sizes if make is corpora.synthetic_speech else {}) | wrong)

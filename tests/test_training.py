@@ -20,17 +20,21 @@ def few_mixtures(synthetic):
     return corpora.make_mixtures(*synthetic, 0.0, 0, "train", 0.2, max_mixtures=6)
 
 
+def frames_and_shares(mixture):
+    """(T, D + Wf) frames with their packed masks beside, and (T, 2, C) shares of one mixture."""
+    speech, noise = (spectra.stft(part, USED.stft) for part in mixture[:2])
+    binary = masks.ideal_binary_mask(speech, noise)
+    frames = [spectra.features(FEATURES, speech + noise), packing.pack_bits(binary)]
+    filters = spectra.mel_filters(64, USED.stft).astype(np.float32)
+    shares = band_shares(binary, speech + noise, filters)
+    return np.concatenate([np.asarray(part) for part in frames], axis=1), np.asarray(shares)
+
+
 def test_all_frames_are_drawn_once_each(few_mixtures):
     settings = config.TrainConfig(dictionary_fraction=1.0)
     sample = training.sample_frames(few_mixtures, settings)
     assert len(sample.frames) == len(sample.masks) == sample.num_seen
-    expected = []
-    for mixture in few_mixtures:
-        speech, noise = (spectra.stft(part, settings.separation.stft) for part in mixture[:2])
-        frames = spectra.features(FEATURES, speech + noise)
-        packed = masks.pack_masks(masks.ideal_binary_mask(speech, noise))
-        expected.append(np.concatenate([np.asarray(frames), np.asarray(packed)], axis=1))
-    expected = np.concatenate(expected)
+    expected = np.concatenate([frames_and_shares(mixture)[0] for mixture in few_mixtures])
     expected = expected[np.abs(expected[:, :513]).max(1) > 0]
     assert len(expected) == sample.num_seen
     order, drawn = (np.lexsort(np.round(f[:, 40:60].T, 3)) for f in (expected, sample.frames))
@@ -52,19 +56,12 @@ def test_shares_and_mixtures_belong_to_the_frames(few_mixtures):
     sample = training.sample_frames(few_mixtures, settings)
     np.testing.assert_allclose(sample.shares.astype(np.float64).sum((1, 2)), 1, atol=5e-3)
     assert set(sample.mixtures) == set(range(len(few_mixtures)))
-    filters = spectra.mel_filters(sample.shares.shape[2], settings.separation.stft).astype(
-        np.float32
-    )
-    for index in range(len(few_mixtures)):
-        speech, noise = (
-            spectra.stft(part, settings.separation.stft) for part in few_mixtures[index][:2]
-        )
-        frames = np.asarray(spectra.features(FEATURES, speech + noise))
-        binary = masks.ideal_binary_mask(speech, noise)
-        shares = np.asarray(band_shares(binary, speech + noise, filters))
+    for index, mixture in enumerate(few_mixtures):
+        frames, shares = frames_and_shares(mixture)
         for row in np.flatnonzero(sample.mixtures == index)[:5]:
-            found = np.abs(frames - sample.frames[row]).max(1).argmin()
-            np.testing.assert_allclose(frames[found], sample.frames[row], atol=2e-3)
+            distances = np.abs(frames[:, :513] - sample.frames[row]).max(1)
+            found = distances.argmin()
+            assert distances[found] < 2e-3
             np.testing.assert_allclose(shares[found], sample.shares[row], atol=2e-3)
 
 

@@ -4,17 +4,25 @@ NIST SPHERE files (TIMIT's ``.WAV``) and RIFF files are told apart by their head
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
 
+from blsh_jax.corpora import containers
 from blsh_jax.files import replacing
+
+# What is denoised and read: beyond that, small files would take memory and time without bounds.
+MIN_RATE, MAX_RATE = 1_000, 768_000
+MAX_CHANNELS = 256
+# Energies overflow in float32 a little beyond the one, and vanish below the other, of which nobody
+# hears anything: samples below it count as digital silence.
+LOUDEST, QUIETEST = 1e10, 1e-18
 
 AUDIO_SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".sph", ".nist"}
@@ -23,12 +31,11 @@ AUDIO_SUFFIXES = frozenset(
 _FORMATS = {".aif": "AIFF", ".oga": "OGG", ".opus": "OGG", ".sph": "NIST"}
 _INTEGER_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 _WIDE_SUBTYPES = frozenset({"PCM_32", "DOUBLE"})  # more than the 24 bits that float32 holds exactly
-_INEXACT_KINDS = frozenset({"MP3", "OGG"})  # their encoders may round the length up
 _QUALITY = "VHQ"
 _READ_BLOCK = 1 << 20
+_CODED_BLOCK = 1 << 16  # samples for libsndfile at a time: a long block of Vorbis crashes it
+_PARTIAL_BLOCK = 1 << 12  # what comes before an error in the same block is lost
 _HEADER_BYTES = 1024
-# Writers that stream do not know the size yet and write one of this order or above, or zero.
-_UNKNOWN_RIFF_SIZE = 0x7F000000
 _UNKNOWN_FRAMES = 1 << 62  # libsndfile's count is of this order where a header holds none
 
 
@@ -39,9 +46,13 @@ class AudioError(ValueError):
 class _SoundFile(soundfile.SoundFile):
     """A file that is read or written from its start to its end, whatever its name and header."""
 
-    def __init__(self, path: Path, *format: Any):
-        # soundfile encodes names strictly, and names need not be valid in any encoding.
-        super().__init__(os.fsencode(path) if os.name == "posix" else path, *format)
+    def __init__(self, file: Path | BinaryIO | containers.Edited, *format: Any):
+        # soundfile encodes names strictly, and names need not be valid in any encoding. Of open
+        # files libsndfile takes the descriptor, as an interrupt would be lost in a call from it.
+        opened: Any = file
+        if os.name == "posix" and not isinstance(file, containers.Edited):
+            opened = os.fsencode(file) if isinstance(file, Path) else file.fileno()
+        super().__init__(opened, *format, closefd=False)
 
     def seekable(self) -> bool:
         """No, so that soundfile does not seek after each block, which fails without a length."""
@@ -55,28 +66,24 @@ class Reader:
         sample_rate: in Hz.
         channels: number of channels.
         num_samples: n, as the header says; 0 where it does not say, or the format does not know.
-        seconds: length, which for MP3 may be a guess; 0 where there is none.
         kind: container by libsndfile's name, such as WAV.
         subtype: sample format by libsndfile's name, such as PCM_24.
         endian: byte order by libsndfile's name.
+        missing: what the file lacks, in words; empty if it is whole. Of FLAC known at its end.
     """
 
-    def __init__(self, path: Path, file: soundfile.SoundFile, header: bytes):
-        self._path, self._file = path, file
+    def __init__(self, path: Path, file: soundfile.SoundFile, missing: str, partial: bool):
+        self._path, self._file, self._partial = path, file, partial
+        self.missing = missing
         self.sample_rate: int = file.samplerate
         self.channels: int = file.channels
         self.kind: str = file.format
         self.subtype: str = file.subtype
         self.endian: str = file.endian
-        frames = file.frames if file.frames < _UNKNOWN_FRAMES else 0
-        self.num_samples: int = frames if file.format != "MP3" else 0
-        self.seconds: float = frames / file.samplerate
-        if header.startswith(b"NIST_1A"):
-            declared = _sphere_field(header, b"sample_count") or 0
-            self.num_samples = max(self.num_samples, declared)
+        self.num_samples = 0 if file.subtype.startswith("MPEG") else _frames(file)
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
-        """All samples, in blocks of ``size`` (the last one shorter).
+        """All samples, in blocks of ``size`` (the last one shorter), or of fewer if ``partial``.
 
         Args:
             size: samples of a block.
@@ -85,43 +92,74 @@ class Reader:
             (channels, size), float32; float64 where the file holds more than 24 bits.
 
         Raises:
-            AudioError: the file is empty, cut short, damaged, or holds NaN or infinity.
+            AudioError: the file is empty, cut short, damaged, or holds samples that are NaN,
+                infinite or beyond ``LOUDEST``.
         """
-        dtype = "float64" if self.subtype in _WIDE_SUBTYPES else "float32"
+        size = min(size, _PARTIAL_BLOCK) if self._partial else size
         total = 0
         with _named_errors(self._path, "not readable as audio"):
-            while (block := self._file.read(size, dtype=dtype, always_2d=True).T).size:
-                if not np.isfinite(block).all():
-                    raise AudioError(f"{self._path}: holds samples that are NaN or infinite")
+            while (block := self._read(size, total)).size:
+                if not np.abs(block).max() <= LOUDEST:
+                    raise AudioError(
+                        f"{self._path}: holds samples that are NaN, infinite or beyond {LOUDEST:g}"
+                    )
                 total += block.shape[-1]
                 yield block
-        if total < self.num_samples:
-            raise AudioError(
-                f"{self._path}: cut short ({total} samples of {self.num_samples}); copy it again"
-            )
+        if total < self.num_samples and not self.missing:
+            self.missing = f"{total} samples of {self.num_samples}"
+        if self.missing and not self._partial:
+            raise _not_whole(self._path, self.missing)
         if total == 0:
             raise AudioError(f"{self._path}: holds no samples ({self.channels} channels)")
 
+    def _read(self, size: int, done: int) -> np.ndarray:
+        """The next (channels, size) samples, after ``done``; none at the end or at an error."""
+        dtype = "float64" if self.subtype in _WIDE_SUBTYPES else "float32"
+        try:
+            return self._file.read(size, dtype=dtype, always_2d=True).T
+        except soundfile.LibsndfileError as error:
+            total = f" of {self.num_samples}" * bool(self.num_samples)
+            self.missing = self.missing or f"{done} samples{total}, then: {error.error_string}"
+            return np.zeros((self.channels, 0), dtype)
+
 
 @contextmanager
-def reading(path: str | os.PathLike) -> Iterator[Reader]:
+def reading(path: str | os.PathLike, partial: bool = False) -> Iterator[Reader]:
     """Opens an audio file to be read in blocks, in bounded memory.
 
     Args:
         path: any file that libsndfile reads; NIST SPHERE must be uncompressed.
+        partial: take a file that is cut short or damaged as far as it goes; what it lacks is in
+            ``Reader.missing``.
 
     Yields:
         The open file.
 
     Raises:
-        AudioError: the file is missing, empty, cut short or not audio.
+        AudioError: the file is missing, empty, not audio or, unless ``partial``, cut short or
+            damaged; or its rate is not from ``MIN_RATE`` to ``MAX_RATE``, or it has more than
+            ``MAX_CHANNELS`` channels.
     """
     path = Path(path)
-    header = _header(path)
-    with _named_errors(path, "not readable as audio"):
-        file = _SoundFile(path)
-    with file:
-        yield Reader(path, file, header)
+    with _opened(path) as opened:
+        with _named_errors(path, "not readable as audio"):
+            found = containers.inspect(opened)
+            if found.missing and not partial:
+                raise _not_whole(path, found.missing)
+            file = _SoundFile(containers.Edited(opened, found.edit) if found.edit else path)
+        with file:
+            _check_limits(path, file)
+            yield Reader(path, file, found.missing, partial)
+
+
+def seconds(path: str | os.PathLike) -> float:
+    """Length of an audio file as its header says, unchecked: of MP3 a guess, else 0 for none."""
+    path = Path(path)
+    try:
+        with _named_errors(path, ""), _opened(path), _SoundFile(path) as file:
+            return _frames(file) / file.samplerate
+    except AudioError:
+        return 0.0
 
 
 def read(
@@ -138,62 +176,72 @@ def read(
         The signal, float32, (n,) if ``mono`` and else (channels, n), and its rate in Hz.
 
     Raises:
-        AudioError: the file is missing, empty, cut short, not audio, or holds NaN or infinity.
+        AudioError: as of ``reading`` and ``Reader.blocks``.
     """
     with reading(path) as file:
         rate = file.sample_rate
-        signal = np.concatenate(list(file.blocks(_READ_BLOCK)), axis=-1).astype(np.float32)
-    if mono:
-        signal = signal.mean(axis=0, dtype=np.float32)
+        blocks = (block.astype(np.float32) for block in file.blocks(_READ_BLOCK // file.channels))
+        if mono:
+            blocks = (block.mean(axis=0, dtype=np.float32) for block in blocks)
+        signal = np.concatenate(list(blocks), axis=-1)
     if sample_rate is not None and sample_rate != rate:
         signal, rate = resample(signal, rate, sample_rate), sample_rate
     return np.ascontiguousarray(signal), rate
 
 
-def _header(path: Path) -> bytes:
-    """The first bytes of the file, checked for what libsndfile would pass over or misname."""
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The file, opened, unless it is none that libsndfile could read, or would misname."""
     if not path.is_file():
         raise AudioError(f"{path}: {_why_no_file(path)}")
     try:
-        with path.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
+        file = path.open("rb")
     except OSError as error:
         raise AudioError(f"{path}: cannot be opened ({error.strerror})") from error
-    if not header:
-        raise AudioError(f"{path}: the file is empty (0 bytes)")
-    if header.startswith(b"NIST_1A") and b"shorten" in header:
+    with file:
+        with _named_errors(path, "not readable"):
+            header = file.read(_HEADER_BYTES)
+        if not header:
+            raise AudioError(f"{path}: the file is empty (0 bytes)")
+        if header.startswith(b"NIST_1A") and b"shorten" in header:
+            raise AudioError(
+                f"{path}: NIST SPHERE compressed with shorten; expand it first, for example with "
+                "`sph2pipe -f wav IN OUT`"
+            )
+        yield file
+
+
+def _not_whole(path: Path, missing: str) -> AudioError:
+    return AudioError(
+        f"{path}: cut short or damaged ({missing}); copy it again, or denoise what there is of it "
+        "(blsh denoise --partial, partial=True)"
+    )
+
+
+def _check_limits(path: Path, file: soundfile.SoundFile) -> None:
+    if not MIN_RATE <= file.samplerate <= MAX_RATE:
         raise AudioError(
-            f"{path}: NIST SPHERE compressed with shorten; expand it first, for example with "
-            "`sph2pipe -f wav IN OUT`"
+            f"{path}: its rate is {file.samplerate} Hz; rates from {MIN_RATE} to {MAX_RATE} Hz are "
+            "read: is the header damaged?"
         )
-    _check_riff_size(path, header)
-    return header
+    if file.channels > MAX_CHANNELS:
+        raise AudioError(
+            f"{path}: has {file.channels} channels; up to {MAX_CHANNELS} are read: split it"
+        )
+
+
+def _frames(file: soundfile.SoundFile) -> int:
+    """Samples of a channel, as the header says; 0 where it does not."""
+    frames: int = file.frames
+    return frames if frames < _UNKNOWN_FRAMES else 0
 
 
 def _why_no_file(path: Path) -> str:
     if path.is_dir():
         return "is a folder"
-    return "is no regular file; send it to standard input" if path.exists() else "no such file"
-
-
-def _check_riff_size(path: Path, header: bytes) -> None:
-    """Raises if a RIFF file is shorter than it says; libsndfile would read what is left."""
-    if header[:4] != b"RIFF" or len(header) < 8:
-        return
-    declared = int.from_bytes(header[4:8], "little")
-    if declared < _UNKNOWN_RIFF_SIZE and declared + 8 > path.stat().st_size + 1:
-        raise AudioError(
-            f"{path}: cut short ({path.stat().st_size} bytes of {declared + 8}); copy it again"
-        )
-
-
-def _sphere_field(header: bytes, name: bytes) -> int | None:
-    """An integer field of a NIST SPHERE header, such as ``sample_count -i 46797``."""
-    for line in header.split(b"\n"):
-        words = line.split()
-        if len(words) == 3 and words[0] == name and words[2].isdigit():
-            return int(words[2])
-    return None
+    if path.exists():
+        return "is no regular file; send it to standard input"
+    return "is a link to nothing, or to itself" if path.is_symlink() else "no such file"
 
 
 @contextmanager
@@ -231,7 +279,9 @@ class Writer:
         """
         samples = _checked_for_writing(self._path, signal)
         with _named_errors(self._path, "not written; is the disk full?"):
-            self._file.write(_quantized(samples, self._file.subtype).T)
+            for start in range(0, samples.shape[-1], _CODED_BLOCK):
+                block = samples[:, start : start + _CODED_BLOCK]
+                self._file.write(_quantized(block, self._file.subtype).T)
         self.num_samples += samples.shape[-1]
 
 
@@ -255,7 +305,8 @@ def writing(
         endian: byte order by libsndfile's name; None is the format's default.
 
     Yields:
-        The open file. It appears under its name only when the block ends well.
+        The open file. It appears under its name only when the block ends well and what was written
+        has been decoded from its start to its end.
 
     Raises:
         AudioError: the format is unknown or does not hold this signal, or the disk is full or not
@@ -264,11 +315,15 @@ def writing(
     path = Path(path)
     kind = kind or suffix_kind(path)
     subtype = subtype or default_subtype(path, kind)
-    with _named_errors(path, "not written"), replacing(path) as temporary:
-        with _SoundFile(temporary, "w", sample_rate, channels, subtype, endian, kind) as file:
-            writer = Writer(path, file)
-            yield writer
-        _check_written(temporary, writer.num_samples, kind)
+    writer: Writer
+    verify = lambda written: _holds(written, writer.num_samples, channels, sample_rate)
+    with (
+        _named_errors(path, "not written"),
+        replacing(path, verify) as new,
+        _SoundFile(new, "w", sample_rate, channels, subtype, endian, kind) as file,
+    ):
+        writer = Writer(path, file)
+        yield writer
 
 
 def write(
@@ -314,13 +369,19 @@ def default_subtype(path: Path, kind: str) -> str:
     return "OPUS" if path.suffix.lower() == ".opus" else soundfile.default_subtype(kind)
 
 
-def _check_written(path: Path, num_samples: int, kind: str) -> None:
-    """Raises if the file does not hold what was written: some failures go unreported."""
-    if kind in _INEXACT_KINDS:
-        return
-    with _SoundFile(path) as file:
-        if file.frames < num_samples:
-            raise OSError("the file is incomplete: is the disk full?")
+def _holds(file: BinaryIO, num_samples: int, channels: int, sample_rate: int) -> bool:
+    """Whether a file decodes to what was written: libsndfile passes over some failures.
+
+    PCM, FLAC, Vorbis, Opus and MP3 give every sample back and no more. AIFF and VOC may add one to
+    make bytes even, and codecs that work in blocks, such as ADPCM and GSM, fill the last one.
+    """
+    with _SoundFile(file) as decoded:
+        if (decoded.channels, decoded.samplerate) != (channels, sample_rate):
+            raise ValueError("the format does not hold this rate or these channels")
+        total = 0
+        while (block := decoded.read(_CODED_BLOCK, "float32", always_2d=True)).size:
+            total += len(block)
+        return total == decoded.frames >= num_samples
 
 
 def _quantized(samples: np.ndarray, subtype: str) -> np.ndarray:
@@ -416,8 +477,17 @@ def resample(
     return result.reshape(*signal.shape[:-1], num_samples)
 
 
-def find_audio(folder: str | os.PathLike) -> list[Path]:
-    """Audio files at any depth of a folder, sorted; names starting with a dot are passed over.
+def find_audio(
+    folder: str | os.PathLike, unreadable: Callable[[OSError], object] | None = None
+) -> list[Path]:
+    """Whatever is named like audio at any depth of a folder, sorted, through links too.
+
+    Names starting with a dot are passed over, and so are files that are still being written.
+
+    Args:
+        folder: where to look; a folder that is met again through a link is passed over.
+        unreadable: called with the error of each folder that cannot be listed. If not given, such
+            folders are passed over.
 
     Raises:
         AudioError: there is no such folder.
@@ -425,17 +495,18 @@ def find_audio(folder: str | os.PathLike) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise AudioError(f"{folder}: no such folder")
-    return sorted(path for path in _visible(folder) if path.suffix.lower() in AUDIO_SUFFIXES)
+    visible = _visible(folder, unreadable)
+    return sorted(path for path in visible if path.suffix.lower() in AUDIO_SUFFIXES)
 
 
-def _visible(folder: Path) -> Iterator[Path]:
-    """Files below the folder, through links too, each real folder visited once."""
+def _visible(folder: Path, unreadable: Callable[[OSError], object] | None) -> Iterator[Path]:
+    """Files below the folder, each real folder visited once."""
     seen = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
+    for root, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
         real = os.path.realpath(root)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(root, name) for name in files if not name.startswith("."))

@@ -52,7 +52,14 @@ def batches(
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         padded = -(-int(lengths[chosen[0]]) // multiple) * multiple
-        yield _batch(mixtures, chosen, batch_size, padded)
+        speech, noise = np.zeros((2, batch_size, padded), np.float32)
+        for row, index in enumerate(chosen):
+            mixture = mixtures[int(index)]
+            speech[row, : lengths[index]], noise[row, : lengths[index]] = mixture[:2]
+        unused = (0, batch_size - len(chosen))
+        used = np.pad(lengths[chosen], unused).astype(np.int32)
+        indices = np.pad(chosen, unused, constant_values=-1).astype(np.int32)
+        yield Batch(speech, noise, used, indices)
 
 
 def mixture_lengths(mixtures: Mixtures | Sequence[Mixture]) -> np.ndarray:
@@ -60,17 +67,3 @@ def mixture_lengths(mixtures: Mixtures | Sequence[Mixture]) -> np.ndarray:
     if hasattr(mixtures, "lengths"):
         return mixtures.lengths
     return np.array([len(mixture.speech) for mixture in mixtures], np.int64)
-
-
-def _batch(
-    mixtures: Mixtures | Sequence[Mixture], chosen: np.ndarray, batch_size: int, padded: int
-) -> Batch:
-    speech, noise = np.zeros((2, batch_size, padded), np.float32)
-    lengths = np.zeros(batch_size, np.int32)
-    indices = np.full(batch_size, -1, np.int32)
-    for row, index in enumerate(chosen):
-        mixture = mixtures[int(index)]
-        length = len(mixture.speech)
-        speech[row, :length], noise[row, :length] = mixture.speech, mixture.noise
-        lengths[row], indices[row] = length, index
-    return Batch(speech, noise, lengths, indices)

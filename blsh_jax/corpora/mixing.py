@@ -158,20 +158,13 @@ class Mixtures(Sequence):
         if isinstance(index, slice):
             return dataclasses.replace(self, pairs=self.pairs[index])
         utterance, noise = self.pairs[index]
-        return self._mix(utterance, noise)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """(len(self),) int64, samples of each mixture; mixes nothing."""
-        bounds = [part_bounds(len(s), self.part, self.held_back) for s in self.speech.signals]
-        return np.array([bounds[u][1] - bounds[u][0] for u, _ in self.pairs], np.int64)
-
-    def _mix(self, utterance: int, noise: int) -> Mixture:
         signal = self.speech.signals[utterance]
         start, stop = part_bounds(len(signal), self.part, self.held_back)
         speech_key = self.speech.recordings[utterance].key
         noise_key = self.noise.recordings[noise].key
-        rng = _generator(self.seed, speech_key, noise_key)
+        # crc32 is the same in every process.
+        seeds = (zlib.crc32(key.encode()) for key in (speech_key, noise_key))
+        rng = np.random.default_rng([self.seed, *seeds])
         cut = _draw_cut(self.noise.signals[noise], start, stop, len(signal), rng)
         if cut is None:
             raise ValueError(
@@ -179,6 +172,12 @@ class Mixtures(Sequence):
                 f"({_TRIES} places): leave it out or trim it"
             )
         return _scaled(signal[start:stop], cut, self.snr_db, speech_key, noise_key)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(len(self),) int64, samples of each mixture; mixes nothing."""
+        bounds = [part_bounds(len(s), self.part, self.held_back) for s in self.speech.signals]
+        return np.array([bounds[u][1] - bounds[u][0] for u, _ in self.pairs], np.int64)
 
 
 def make_mixtures(
@@ -215,7 +214,12 @@ def make_mixtures(
 
     Source: [ICASSP20] section 4.1.
     """
-    _check(part, held_back, max_mixtures)
+    if part not in ("whole", "train", "closed"):
+        raise ValueError(f"part is {part!r}: choose one of whole, train, closed")
+    if not 0 <= held_back < 1 or (part == "closed" and held_back == 0):
+        raise ValueError(f"held_back is {held_back}: give a fraction above 0 and below 1")
+    if max_mixtures is not None and max_mixtures < 1:
+        raise ValueError(f"max_mixtures is {max_mixtures}: give 1 or more, or None for all")
     bounds = [part_bounds(len(s), part, held_back) for s in speech.signals]
     parts = [s[slice(*b)] for s, b in zip(speech.signals, bounds, strict=True)]
     utterances, silent = _audible(parts, speech.recordings)
@@ -230,15 +234,6 @@ def make_mixtures(
     return Mixtures(speech, noise, pairs, snr_db, seed, part, held_back, skipped)
 
 
-def _check(part: str, held_back: float, max_mixtures: int | None) -> None:
-    if part not in ("whole", "train", "closed"):
-        raise ValueError(f"part is {part!r}: choose one of whole, train, closed")
-    if not 0 <= held_back < 1 or (part == "closed" and held_back == 0):
-        raise ValueError(f"held_back is {held_back}: give a fraction above 0 and below 1")
-    if max_mixtures is not None and max_mixtures < 1:
-        raise ValueError(f"max_mixtures is {max_mixtures}: give 1 or more, or None for all")
-
-
 def part_bounds(length: int, part: Part, held_back: float) -> tuple[int, int]:
     """First and last (exclusive) sample of a part of an utterance."""
     split = length - round(held_back * length)
@@ -249,10 +244,9 @@ def _audible(
     signals: Sequence[np.ndarray], recordings: Sequence[Recording]
 ) -> tuple[list[int], list[tuple[str, str]]]:
     """Indices of the signals that can be mixed, and (key, reason) of the others."""
-    silent = [is_silent(signal) for signal in signals]
-    kept = [index for index, mute in enumerate(silent) if not mute]
-    left_out = [(recordings[i].key, "silent in this part") for i, mute in enumerate(silent) if mute]
-    return kept, left_out
+    kept = [index for index, signal in enumerate(signals) if not is_silent(signal)]
+    left_out = sorted(set(range(len(signals))) - set(kept))
+    return kept, [(recordings[index].key, "silent in this part") for index in left_out]
 
 
 def _pairs(
@@ -268,8 +262,3 @@ def _pairs(
         for position, utterance in enumerate(order)
     )
     return tuple(sorted(pair for pair, _ in zip(chosen, range(max_mixtures), strict=False)))
-
-
-def _generator(seed: int, speech_key: str, noise_key: str) -> np.random.Generator:
-    """A generator of the seed and the keys alone (crc32 is the same in every process)."""
-    return np.random.default_rng([seed, *(zlib.crc32(k.encode()) for k in (speech_key, noise_key))])

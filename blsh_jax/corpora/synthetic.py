@@ -94,13 +94,13 @@ def synthetic_speech(
     signals = _speech(
         key, num_speakers, utterances_per_speaker, round(seconds * sample_rate), sample_rate
     )
-    recordings = []
-    for speaker in range(num_speakers):
-        sex = "FM"[speaker % 2]
-        name = f"{sex}{speaker:02d}"
-        for utterance in range(utterances_per_speaker):
-            recordings.append(Recording(f"{name}/U{utterance:02d}", None, name, sex))  # type: ignore[arg-type]
-    return Loaded(list(np.asarray(signals)), tuple(recordings))
+    speakers = [f"{'FM'[number % 2]}{number:02d}" for number in range(num_speakers)]
+    recordings = tuple(
+        Recording(f"{name}/U{utterance:02d}", None, name, name[0])  # type: ignore[arg-type]
+        for name in speakers
+        for utterance in range(utterances_per_speaker)
+    )
+    return Loaded(list(np.asarray(signals)), recordings)
 
 
 def synthetic_noise(key: Array, seconds: float = 10.0, sample_rate: int = 16_000) -> Loaded:
@@ -119,11 +119,9 @@ def synthetic_noise(key: Array, seconds: float = 10.0, sample_rate: int = 16_000
 
     Source: [ICASSP20] section 4.1 for the ten kinds.
     """
-    _check_sizes(seconds, sample_rate)
-    recipes = jnp.array(list(_RECIPES.values()), jnp.float32)
-    signals = _noises(key, recipes, round(seconds * sample_rate), sample_rate)
+    recipes = jnp.array(list(_NUMBERS.values()), jnp.float32)[:, 2:].T
     recordings = tuple(Recording(name, None, name=name) for name in NOISE_NAMES)
-    return Loaded(list(np.asarray(signals)), recordings)
+    return _noises_of(key, recipes, recordings, seconds, sample_rate)
 
 
 def invented_noise(key: Array, seconds: float = 10.0, sample_rate: int = 16_000) -> Loaded:
@@ -140,13 +138,23 @@ def invented_noise(key: Array, seconds: float = 10.0, sample_rate: int = 16_000)
     Raises:
         ValueError: the noises are shorter than 0.1 s.
     """
-    _check_sizes(seconds, sample_rate)
     recipe_key, noise_key = jax.random.split(key)
-    recipes = _invented_recipes(recipe_key, len(_RECIPES))
-    signals = _noises(noise_key, recipes, round(seconds * sample_rate), sample_rate)
-    recordings = tuple(
-        Recording(f"invented{number}", None, name="invented") for number in range(len(_RECIPES))
-    )
+    recipes = _invented_recipes(recipe_key, len(NOISE_NAMES))
+    names = (f"invented{number}" for number in range(len(recipes)))
+    recordings = tuple(Recording(name, None, name="invented") for name in names)
+    return _noises_of(noise_key, recipes, recordings, seconds, sample_rate)
+
+
+def _noises_of(
+    key: Array,
+    recipes: Array,
+    recordings: tuple[Recording, ...],
+    seconds: float,
+    sample_rate: int,
+) -> Loaded:
+    """Named noises, one for each of the recipes (R, numbers of a recipe)."""
+    _check_sizes(seconds, sample_rate)
+    signals = _noises(key, recipes, round(seconds * sample_rate), sample_rate)
     return Loaded(list(np.asarray(signals)), recordings)
 
 
@@ -340,10 +348,6 @@ def _smooth(frames: Array, width: int) -> Array:
     return sum(padded[i : i + length] for i in range(width)) / width  # type: ignore[return-value]
 
 
-def _num_frames(num_samples: int) -> int:
-    return -(-num_samples // _HOP) + _WINDOW // _HOP - 1
-
-
 def _shape(signal: Array, gain: Array) -> Array:
     """(n,) the signal (n,) with the gain (T, F) applied to its short-time spectra."""
     overlap = _WINDOW // _HOP
@@ -369,142 +373,72 @@ def _leveled(signal: Array, level: Array | float) -> Array:
     return signal * jnp.minimum(1.0, 0.95 / (jnp.max(jnp.abs(signal)) + 1e-20))
 
 
-class _Recipe(NamedTuple):
-    """One kind of noise; frequencies in Hz, rhythms per second, widths in octaves.
-
-    Four voices play notes; clicks follow a rhythm of their own; two bands of noise swell and beat.
-    """
-
-    notes: float = 0.0  # level
-    note_low: float = 500.0
-    note_high: float = 2000.0
-    note_rate: float = 3.0
-    note_odds: float = 0.5  # of a note to sound
-    note_sweep: float = 0.0  # octaves, up or down
-    note_decay: float = 2.0  # nepers over a note
-    note_brightness: float = 0.05
-    trill_rate: float = 10.0
-    trill_depth: float = 0.0  # octaves
-    pulse_rate: float = 10.0  # amplitude beats of a note
-    pulse_depth: float = 0.0
-    clicks: float = 0.0  # level
-    click_rate: float = 8.0
-    click_decay: float = 0.02  # seconds
-    click_low: float = 1000.0
-    click_high: float = 5000.0
-    click_width: float = 1.0
-    click_episodes: float = 0.0  # episodes per second that clicks come in; 0 is always
-    band: float = 0.0  # level
-    band_centre: float = 1000.0
-    band_width: float = 1.0
-    band_beat: float = 5.0
-    band_depth: float = 0.0
-    swell: float = 0.3  # rate of the slow rise and fall
-    swell_depth: float = 0.5  # nepers
-    second: float = 0.0  # level
-    second_centre: float = 300.0
-    second_width: float = 1.5
-
-
-_RECIPES = {
-    "birds": _Recipe(
-        notes=1.0, note_low=1800.0, note_high=6000.0, note_rate=5.0, note_odds=0.55,
-        note_sweep=0.7, note_decay=1.0, trill_rate=22.0, trill_depth=0.12, note_brightness=0.3,
-        pulse_rate=16.0, pulse_depth=0.5, band=0.12, band_centre=2500.0, band_width=1.2,
-        second=0.15, second_centre=250.0, second_width=1.3,
-    ),
-    "casino": _Recipe(
-        notes=0.8, note_low=350.0, note_high=2600.0, note_rate=7.0, note_odds=0.8,
-        note_decay=3.5, note_brightness=1.5, trill_rate=6.0, trill_depth=0.01, clicks=0.5,
-        click_rate=9.0, click_decay=0.03, click_low=2500.0, click_high=6500.0, click_width=0.4,
-        click_episodes=0.5, band=0.6, band_centre=700.0, band_width=1.2, band_beat=4.0,
-        band_depth=0.7, swell_depth=0.3,
-    ),
-    "cicadas": _Recipe(
-        notes=0.25, note_low=3800.0, note_high=4600.0, note_rate=1.0, note_odds=0.9,
-        note_decay=0.5, pulse_rate=34.0, pulse_depth=0.9, note_brightness=0.1, band=1.0,
-        band_centre=4800.0, band_width=0.25, band_beat=17.0, band_depth=0.85, swell=0.5,
-        swell_depth=0.8, second=0.35, second_centre=1600.0, second_width=0.9,
-    ),
-    "keyboard": _Recipe(
-        clicks=1.0, click_rate=7.5, click_decay=0.018, click_low=700.0, click_high=4500.0,
-        click_width=1.1, click_episodes=1.3, band=0.1, band_centre=300.0, band_width=1.5,
-        swell_depth=0.1, second=0.03, second_centre=2000.0,
-    ),
-    "chips": _Recipe(
-        clicks=1.0, click_rate=38.0, click_decay=0.006, click_low=1200.0, click_high=6500.0,
-        click_width=0.8, click_episodes=2.3, band=0.15, band_centre=3500.0, band_width=0.8,
-        band_beat=9.0, band_depth=0.8, swell=1.0, swell_depth=0.8, second=0.08,
-        second_centre=500.0,
-    ),
-    "frogs": _Recipe(
-        notes=1.0, note_low=180.0, note_high=650.0, note_rate=2.4, note_odds=0.65,
-        note_sweep=0.15, note_decay=0.8, note_brightness=12.0, pulse_rate=27.0,
-        pulse_depth=0.95, band=0.3, band_centre=2600.0, band_width=0.35, band_beat=12.0,
-        band_depth=0.8, swell_depth=0.4, second=0.08, second_centre=900.0,
-    ),
-    "jungle": _Recipe(
-        notes=0.7, note_low=700.0, note_high=2600.0, note_rate=1.6, note_odds=0.5,
-        note_sweep=1.0, note_decay=0.6, note_brightness=0.8, trill_rate=7.0, trill_depth=0.06,
-        clicks=0.35, click_rate=13.0, click_decay=0.03, click_low=2800.0, click_high=3600.0,
-        click_width=0.2, click_episodes=0.8, band=0.6, band_centre=5200.0, band_width=0.4,
-        band_beat=8.0, band_depth=0.6, swell_depth=0.5, second=0.5, second_centre=400.0,
-        second_width=1.2,
-    ),
-    "machine_guns": _Recipe(
-        clicks=1.0, click_rate=11.0, click_decay=0.035, click_low=350.0, click_high=900.0,
-        click_width=1.6, click_episodes=1.2, band=0.12, band_centre=200.0, band_width=1.4,
-        swell=0.6, swell_depth=1.0, second=0.04, second_centre=1500.0,
-    ),
-    "motorcycles": _Recipe(
-        notes=1.0, note_low=45.0, note_high=130.0, note_rate=0.7, note_odds=0.95,
-        note_sweep=0.8, note_decay=0.8, note_brightness=160.0, trill_rate=9.0,
-        trill_depth=0.01, pulse_rate=13.0, pulse_depth=0.3, band=0.35, band_centre=900.0,
-        band_width=1.3, band_beat=13.0, band_depth=0.4, swell=0.4, swell_depth=0.8,
-        second=0.3, second_centre=140.0, second_width=1.0,
-    ),
-    "ocean": _Recipe(
-        band=1.0, band_centre=1100.0, band_width=1.4, band_beat=0.9, band_depth=0.2, swell=0.35,
-        swell_depth=1.3, second=0.35, second_centre=250.0, second_width=1.4, clicks=0.25,
-        click_rate=45.0, click_decay=0.004, click_low=2500.0, click_high=6500.0,
-    ),
-}  # fmt: skip
-
-NOISE_NAMES = tuple(_RECIPES)
-
-# Where the numbers of an invented noise lie: on a logarithmic scale, or evenly from 0 on. The upper
-# ends of notes and clicks are given as multiples of the lower ones.
-_RANGES = {
-    "notes": (0.3, 1.5), "note_low": (100.0, 5000.0), "note_high": (1.2, 6.0),
-    "note_rate": (0.5, 10.0), "note_odds": (0.2, 0.95), "note_sweep": (0.0, 1.2),
-    "note_decay": (0.5, 5.0), "note_brightness": (0.03, 15.0), "trill_rate": (3.0, 30.0),
-    "trill_depth": (0.01, 0.2), "pulse_rate": (4.0, 40.0), "pulse_depth": (0.2, 1.0),
-    "clicks": (0.3, 1.5), "click_rate": (1.0, 50.0), "click_decay": (0.002, 0.06),
-    "click_low": (200.0, 4000.0), "click_high": (1.2, 8.0), "click_width": (0.2, 2.0),
-    "click_episodes": (0.3, 3.0), "band": (0.03, 1.0), "band_centre": (80.0, 6000.0),
-    "band_width": (0.2, 2.5), "band_beat": (0.5, 20.0), "band_depth": (0.0, 0.95),
-    "swell": (0.1, 1.0), "swell_depth": (0.0, 1.3), "second": (0.02, 1.0),
-    "second_centre": (60.0, 5000.0), "second_width": (0.5, 3.0),
-}  # fmt: skip
-# Probabilities of what not every noise has; without, the number is 0.
-_ODDS = {
-    "notes": 0.4, "note_sweep": 0.5, "trill_depth": 0.5, "pulse_depth": 0.5, "clicks": 0.5,
-    "click_episodes": 0.5, "band_depth": 0.5,
-}  # fmt: skip
-_HIGHEST_NOTE = 7000.0
-_HIGHEST_CLICK = 7500.0
+NOISE_NAMES = (
+    *("birds", "casino", "cicadas", "keyboard", "chips"),
+    *("frogs", "jungle", "machine_guns", "motorcycles", "ocean"),
+)
+# What makes a noise what it is: of each number the range that it is drawn from for an invented
+# noise, and its values in the kinds of ``NOISE_NAMES``. Ranges are on a logarithmic scale, or even
+# if they begin at 0; those of ``_high`` are multiples of ``_low``.
+# fmt: off
+_NUMBERS = {
+    # Notes of four voices: level, pitch in Hz, notes per second, odds to sound, octaves up or down,
+    # nepers of decay, width in harmonics, squared (see ``_tone``).
+    "notes":          (  0.3,  1.5,    1,  0.8, 0.25,     0,     0,    1,  0.7,     0,    1,     0),
+    "note_low":       (  100, 5000, 1800,  350, 3800,   500,   500,  180,  700,   500,   45,   500),
+    "note_high":      (  1.2,    6, 6000, 2600, 4600,  2000,  2000,  650, 2600,  2000,  130,  2000),
+    "note_rate":      (  0.5,   10,    5,    7,    1,     3,     3,  2.4,  1.6,     3,  0.7,     3),
+    "note_odds":      (  0.2, 0.95, 0.55,  0.8,  0.9,   0.5,   0.5, 0.65,  0.5,   0.5, 0.95,   0.5),
+    "note_sweep":     (    0,  1.2,  0.7,    0,    0,     0,     0, 0.15,    1,     0,  0.8,     0),
+    "note_decay":     (  0.5,    5,    1,  3.5,  0.5,     2,     2,  0.8,  0.6,     2,  0.8,     2),
+    "brightness":     ( 0.03,   15,  0.3,  1.5,  0.1,  0.05,  0.05,   12,  0.8,  0.05,  160,  0.05),
+    # Trills (octaves deep) and beats of the amplitude of notes, per second.
+    "trill_rate":     (    3,   30,   22,    6,   10,    10,    10,   10,    7,    10,    9,    10),
+    "trill_depth":    ( 0.01,  0.2, 0.12, 0.01,    0,     0,     0,    0, 0.06,     0, 0.01,     0),
+    "pulse_rate":     (    4,   40,   16,   10,   34,    10,    10,   27,   10,    10,   13,    10),
+    "pulse_depth":    (  0.2,    1,  0.5,    0,  0.9,     0,     0, 0.95,    0,     0,  0.3,     0),
+    # Clicks: level, number per second, seconds of decay, centres in Hz, octaves wide, and episodes
+    # per second that they come in (0 is always).
+    "clicks":         (  0.3,  1.5,    0,  0.5,    0,     1,     1,    0, 0.35,     1,    0,  0.25),
+    "click_rate":     (    1,   50,    8,    9,    8,   7.5,    38,    8,   13,    11,    8,    45),
+    "click_decay":    (0.002, 0.06, 0.02, 0.03, 0.02, 0.018, 0.006, 0.02, 0.03, 0.035, 0.02, 0.004),
+    "click_low":      (  200, 4000, 1000, 2500, 1000,   700,  1200, 1000, 2800,   350, 1000,  2500),
+    "click_high":     (  1.2,    8, 5000, 6500, 5000,  4500,  6500, 5000, 3600,   900, 5000,  6500),
+    "click_width":    (  0.2,    2,    1,  0.4,    1,   1.1,   0.8,    1,  0.2,   1.6,    1,     1),
+    "click_episodes": (  0.3,    3,    0,  0.5,    0,   1.3,   2.3,    0,  0.8,   1.2,    0,     0),
+    # A band of noise that beats and swells: level, centre in Hz, octaves wide, beats per second and
+    # their depth, swells per second and their depth in nepers.
+    "band":           ( 0.03,    1, 0.12,  0.6,    1,   0.1,  0.15,  0.3,  0.6,  0.12, 0.35,     1),
+    "band_centre":    (   80, 6000, 2500,  700, 4800,   300,  3500, 2600, 5200,   200,  900,  1100),
+    "band_width":     (  0.2,  2.5,  1.2,  1.2, 0.25,   1.5,   0.8, 0.35,  0.4,   1.4,  1.3,   1.4),
+    "band_beat":      (  0.5,   20,    5,    4,   17,     5,     9,   12,    8,     5,   13,   0.9),
+    "band_depth":     (    0, 0.95,    0,  0.7, 0.85,     0,   0.8,  0.8,  0.6,     0,  0.4,   0.2),
+    "swell":          (  0.1,    1,  0.3,  0.3,  0.5,   0.3,     1,  0.3,  0.3,   0.6,  0.4,  0.35),
+    "swell_depth":    (    0,  1.3,  0.5,  0.3,  0.8,   0.1,   0.8,  0.4,  0.5,     1,  0.8,   1.3),
+    # A second band: level, centre in Hz, octaves wide.
+    "second":         ( 0.02,    1, 0.15,    0, 0.35,  0.03,  0.08, 0.08,  0.5,  0.04,  0.3,  0.35),
+    "second_centre":  (   60, 5000,  250,  300, 1600,  2000,   500,  900,  400,  1500,  140,   250),
+    "second_width":   (  0.5,    3,  1.3,  1.5,  0.9,   1.5,   1.5,  1.5,  1.2,   1.5,    1,   1.4),
+}
+# fmt: on
+# Probabilities of what not every invented noise has; without, the number is 0.
+_ODDS = {"notes": 0.4} | dict.fromkeys(
+    ("note_sweep", "trill_depth", "pulse_depth", "clicks", "click_episodes", "band_depth"), 0.5
+)
+_HIGHEST = {"note": 7000.0, "click": 7500.0}  # Hz
 
 
 def _invented_recipes(key: Array, count: int) -> Array:
     """(count, numbers of a recipe)."""
-    dice = jax.random.uniform(key, (2, len(_RANGES), count))
+    dice = jax.random.uniform(key, (2, len(_NUMBERS), count))
     drawn = {}
-    for (name, (low, high)), place, chance in zip(_RANGES.items(), *dice, strict=True):
+    for (name, (low, high, *_)), place, chance in zip(_NUMBERS.items(), *dice, strict=True):
         value = low * (high / low) ** place if low else high * place
         drawn[name] = jnp.where(chance < _ODDS.get(name, 1.0), value, 0.0)
-    drawn["note_high"] = jnp.minimum(drawn["note_low"] * drawn["note_high"], _HIGHEST_NOTE)
-    drawn["click_high"] = jnp.minimum(drawn["click_low"] * drawn["click_high"], _HIGHEST_CLICK)
-    return jnp.stack([drawn[name] for name in _Recipe._fields], axis=1)
+    for name, highest in _HIGHEST.items():
+        upper = drawn[f"{name}_low"] * drawn[f"{name}_high"]
+        drawn[f"{name}_high"] = jnp.minimum(upper, highest)
+    return jnp.stack(list(drawn.values()), axis=1)
 
 
 @functools.partial(jax.jit, static_argnames=("num_samples", "sample_rate"))
@@ -514,10 +448,10 @@ def _noises(key: Array, recipes: Array, num_samples: int, sample_rate: int) -> A
     rows = (count, 6 * _VOICES + 5 + 3, _TABLE)
     dice, white = _throw(key, (rows, (count, 4, num_samples)))
     make = functools.partial(_noise, sample_rate=sample_rate)
-    return jax.vmap(make)(dice, _bell_shaped(white), _Recipe(*recipes.T))
+    return jax.vmap(make)(dice, _bell_shaped(white), dict(zip(_NUMBERS, recipes.T, strict=True)))
 
 
-def _noise(dice: Array, white: Array, recipe: _Recipe, sample_rate: int) -> Array:
+def _noise(dice: Array, white: Array, recipe: dict[str, Array], sample_rate: int) -> Array:
     """(n,) a noise of one kind.
 
     Args:
@@ -529,8 +463,8 @@ def _noise(dice: Array, white: Array, recipe: _Recipe, sample_rate: int) -> Arra
     play = functools.partial(_notes, recipe=recipe, n=white.shape[1], sample_rate=sample_rate)
     note_dice, click_dice, band_dice = jnp.split(dice, [6 * _VOICES, 6 * _VOICES + 5])
     voices = jax.vmap(play)(note_dice.reshape(_VOICES, 6, _TABLE))
-    signal = recipe.notes * jnp.sum(voices, axis=0)
-    signal += recipe.clicks * _clicks(click_dice, white[0], recipe, sample_rate)
+    signal = recipe["notes"] * jnp.sum(voices, axis=0)
+    signal += recipe["clicks"] * _clicks(click_dice, white[0], recipe, sample_rate)
     signal += _bands(band_dice, white[1:3], recipe, sample_rate)
     return _leveled(signal, 0.1) + 5e-4 * white[3]
 
@@ -543,59 +477,60 @@ def _clock(dice: Array, rate: Array | float, n: int, sample_rate: int) -> tuple[
     return jnp.mod(whole.astype(jnp.int32), _TABLE), beats - whole
 
 
-def _notes(dice: Array, recipe: _Recipe, n: int, sample_rate: int) -> Array:
+def _notes(dice: Array, recipe: dict[str, Array], n: int, sample_rate: int) -> Array:
     """(n,) one voice, a note per beat or a rest; dice is (6, M) uniform."""
-    beat, progress = _clock(dice[0], recipe.note_rate, n, sample_rate)
+    beat, progress = _clock(dice[0], recipe["note_rate"], n, sample_rate)
     pitch, sweep, rest, length, level = dice[1:, beat]
     seconds = jnp.arange(n, dtype=jnp.float32) / sample_rate
-    octaves = recipe.note_sweep * (2 * sweep - 1) * (progress - 0.5)
-    octaves += recipe.trill_depth * jnp.sin(2 * jnp.pi * recipe.trill_rate * seconds)
-    low, high = jnp.log2(recipe.note_low), jnp.log2(recipe.note_high)
+    octaves = recipe["note_sweep"] * (2 * sweep - 1) * (progress - 0.5)
+    octaves += recipe["trill_depth"] * jnp.sin(2 * jnp.pi * recipe["trill_rate"] * seconds)
+    low, high = jnp.log2(recipe["note_low"]), jnp.log2(recipe["note_high"])
     hertz = 2.0 ** (low + (high - low) * pitch + octaves)
     # Notes last between 0.4 and 1 of a beat, and begin and end within a tenth of it.
     end = 0.4 + 0.6 * length
     edges = jnp.clip(10 * progress, 0.0, 1.0) * jnp.clip(10 * (end - progress), 0.0, 1.0)
-    envelope = edges * jnp.exp(-recipe.note_decay * progress)
-    envelope = jnp.where(rest < recipe.note_odds, envelope, 0.0)
-    pulse = 0.5 + 0.5 * jnp.cos(2 * jnp.pi * recipe.pulse_rate * (1 + 0.3 * pitch) * seconds)
-    envelope *= (1 - recipe.pulse_depth * pulse) * 10 ** (level - 0.5)
-    return _tone(hertz, recipe.note_brightness, sample_rate) * envelope
+    envelope = edges * jnp.exp(-recipe["note_decay"] * progress)
+    envelope = jnp.where(rest < recipe["note_odds"], envelope, 0.0)
+    pulse = 0.5 + 0.5 * jnp.cos(2 * jnp.pi * recipe["pulse_rate"] * (1 + 0.3 * pitch) * seconds)
+    envelope *= (1 - recipe["pulse_depth"] * pulse) * 10 ** (level - 0.5)
+    return _tone(hertz, recipe["brightness"], sample_rate) * envelope
 
 
-def _clicks(dice: Array, white: Array, recipe: _Recipe, sample_rate: int) -> Array:
+def _clicks(dice: Array, white: Array, recipe: dict[str, Array], sample_rate: int) -> Array:
     """(n,) bursts of the white noise (n,) that die away; dice is (5, M) uniform."""
     n = white.shape[0]
-    beat, progress = _clock(dice[0], recipe.click_rate, n, sample_rate)
-    episode, _ = _clock(dice[1], recipe.click_episodes, n, sample_rate)
-    envelope = jnp.exp(-progress / (recipe.click_rate * recipe.click_decay))
+    beat, progress = _clock(dice[0], recipe["click_rate"], n, sample_rate)
+    episode, _ = _clock(dice[1], recipe["click_episodes"], n, sample_rate)
+    envelope = jnp.exp(-progress / (recipe["click_rate"] * recipe["click_decay"]))
     envelope *= 10 ** (0.9 * dice[2, beat] - 0.9)
-    active = (recipe.click_episodes == 0) | (dice[3, episode] < 0.65)
+    active = (recipe["click_episodes"] == 0) | (dice[3, episode] < 0.65)
     envelope *= jnp.where(active, 1.0, 0.02)
-    low, high = jnp.log(recipe.click_low), jnp.log(recipe.click_high)
+    low, high = jnp.log(recipe["click_low"]), jnp.log(recipe["click_high"])
     centre = jnp.exp(low + (high - low) * dice[4, beat[_frame_middles(n)]])
-    gain = _bell(_hertz(sample_rate), centre, recipe.click_width * jnp.ones_like(centre))
+    gain = _bell(_hertz(sample_rate), centre, recipe["click_width"] * jnp.ones_like(centre))
     return 3 * _shape(white * envelope, gain)
 
 
-def _bands(dice: Array, white: Array, recipe: _Recipe, sample_rate: int) -> Array:
+def _bands(dice: Array, white: Array, recipe: dict[str, Array], sample_rate: int) -> Array:
     """(n,) two bands of the white noises (2, n); the first beats, and brightens as it swells."""
     n = white.shape[1]
     seconds = n / sample_rate
     clock = _running_sum(jnp.exp(0.4 * _drift(dice[0], seconds, n))) / sample_rate
-    swell = recipe.swell_depth * jnp.sin(2 * jnp.pi * recipe.swell * clock)
+    swell = recipe["swell_depth"] * jnp.sin(2 * jnp.pi * recipe["swell"] * clock)
     beats = _running_sum(jnp.exp(0.2 * _drift(dice[1], 8 * seconds, n))) / sample_rate
-    beat = 0.5 + 0.5 * jnp.cos(2 * jnp.pi * recipe.band_beat * beats)
-    envelope = jnp.exp(swell) * (1 - recipe.band_depth * beat)
+    beat = 0.5 + 0.5 * jnp.cos(2 * jnp.pi * recipe["band_beat"] * beats)
+    envelope = jnp.exp(swell) * (1 - recipe["band_depth"] * beat)
     flutter = jnp.exp(0.3 * _drift(dice[2], 6 * seconds, n))
-    centre = recipe.band_centre * jnp.exp(0.4 * swell[_frame_middles(n)])
+    centre = recipe["band_centre"] * jnp.exp(0.4 * swell[_frame_middles(n)])
     same, hertz = jnp.ones_like(centre), _hertz(sample_rate)
-    first = _bell(hertz, centre, recipe.band_width * same)
-    second = _bell(hertz, recipe.second_centre * same, recipe.second_width * same)
-    result = recipe.band * _shape(white[0] * envelope, first)
-    return result + recipe.second * _shape(white[1] * flutter, second)
+    first = _bell(hertz, centre, recipe["band_width"] * same)
+    second = _bell(hertz, recipe["second_centre"] * same, recipe["second_width"] * same)
+    result = recipe["band"] * _shape(white[0] * envelope, first)
+    return result + recipe["second"] * _shape(white[1] * flutter, second)
 
 
 def _frame_middles(n: int) -> Array:
     """(T,) int32 the sample in the middle of each frame that ``_shape`` cuts."""
-    starts = jnp.arange(_num_frames(n)) * _HOP - (_WINDOW - _HOP)
+    num_frames = -(-n // _HOP) + _WINDOW // _HOP - 1
+    starts = jnp.arange(num_frames) * _HOP - (_WINDOW - _HOP)
     return jnp.clip(starts + _WINDOW // 2, 0, n - 1)

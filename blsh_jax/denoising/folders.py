@@ -2,11 +2,12 @@
 
 import contextlib
 import math
+import os
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -27,11 +28,25 @@ class Settings(NamedTuple):
         dry_wet: 1 gives the denoised recording, 0 the recording as it is.
         max_attenuation_db: no frequency is attenuated by more than this, in dB.
         overwrite: write over files that are already there.
+        partial: denoise files that are cut short or damaged as far as they go.
     """
 
     dry_wet: float = 1.0
     max_attenuation_db: float = math.inf
     overwrite: bool = False
+    partial: bool = False
+
+
+class Found(NamedTuple):
+    """What there is to do.
+
+    Attributes:
+        pairs: files to read, and to write.
+        failed: one message for each folder that could not be listed; it names the folder.
+    """
+
+    pairs: list[tuple[Path, Path]]
+    failed: list[str]
 
 
 class Summary(NamedTuple):
@@ -41,20 +56,28 @@ class Summary(NamedTuple):
         done: files denoised.
         kept: files that were already there.
         failed: one message for each file that could not be denoised; it names the file.
+        cut_short: one message for each file denoised as far as it goes; it names the file.
+        left: files that were not come to, or not finished, as the run was stopped.
         audio_seconds: length of what was denoised.
         seconds: time taken.
+        stopped: what stopped the run, to be raised again; None if nothing did.
     """
 
     done: int
     kept: int
     failed: list[str]
+    cut_short: list[str]
+    left: int
     audio_seconds: float
     seconds: float
+    stopped: KeyboardInterrupt | SystemExit | None = None
 
     def __str__(self) -> str:
         counts = [f"{self.done} denoised"]
+        counts[0] += f" ({len(self.cut_short)} cut short or damaged)" * bool(self.cut_short)
         counts += [f"{self.kept} already there"] * bool(self.kept)
         counts += [f"{len(self.failed)} failed"] * bool(self.failed)
+        counts += [f"{self.left} not done"] * bool(self.left)
         speed = self.audio_seconds / max(self.seconds, 1e-9)
         took = (
             f"{self.audio_seconds:.0f} s of audio in {self.seconds:.1f} s ({speed:.0f} x real time)"
@@ -62,7 +85,7 @@ class Summary(NamedTuple):
         return ", ".join(counts) + (f": {took}" if self.done else "")
 
 
-def find_pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+def find_pairs(source: Path, target: Path) -> Found:
     """What to read and what to write.
 
     Args:
@@ -70,56 +93,99 @@ def find_pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
         target: the file or folder to write; a folder takes a file under its own name, and keeps the
             tree of a folder.
 
+    Returns:
+        The pairs, by name, and the folders that could not be listed.
+
     Raises:
         ValueError: there is nothing to read, or an input would be written over.
     """
+    failed: list[str] = []
     if source.is_dir():
-        found = audio.find_audio(source)
+        found = audio.find_audio(
+            source, lambda error: failed.append(f"{error.filename}: {error.strerror}")
+        )
         pairs = [(path, target / path.relative_to(source)) for path in found]
     elif source.exists():
         pairs = [(source, target / source.name if target.is_dir() else target)]
     else:
         raise ValueError(f"{source}: no such file or folder")
-    if not pairs:
+    if not pairs and not failed:
         raise ValueError(f"{source}: no audio files in this folder")
-    inputs = {path.resolve() for path, _ in pairs}
+    inputs = {_real(path) for path, _ in pairs}
     for _, path in pairs:
-        if path.resolve() in inputs:
+        if _real(path) in inputs:
             raise ValueError(f"{path}: is also an input; choose another OUTPUT")
-    if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
+    if source.is_dir() and _real(target).is_relative_to(_real(source)):
         raise ValueError(f"{target}: lies inside {source}, whose files are read; choose another")
-    return pairs
+    return Found(pairs, failed)
+
+
+def _real(path: Path) -> Path:
+    """The path without links, as far as they lead anywhere."""
+    return Path(os.path.realpath(path))
 
 
 def denoise_files(pairs: list[tuple[Path, Path]], model: Model, settings: Settings) -> Summary:
     """Denoise files one after another; one that fails does not stop the others.
 
+    A file to write that is already there is kept, whatever it holds: it came from an earlier run,
+    which gives a file its name only once it is whole, or from somebody else.
+
     Args:
-        pairs: files to read, and to write.
+        pairs: files to read, and to write. Of several that would be written to one file, through
+            links or as the file system takes their names for the same, the first is.
         model: what to denoise with.
         settings: how.
 
     Returns:
-        What became of them.
+        What became of them, also when KeyboardInterrupt or SystemExit stopped the run: the file in
+        work is given up then, and the exception is in ``stopped``.
 
     Raises:
         ValueError: a setting is out of range.
     """
     check_settings(settings.dry_wet, settings.max_attenuation_db)
-    start, done, failed, heard = time.perf_counter(), 0, [], 0.0
-    wanted = [pair for pair in pairs if settings.overwrite or not pair[1].exists()]
-    with tqdm(
-        total=sum(_seconds(path) for path, _ in wanted), bar_format=_BAR, disable=None
-    ) as bar:
-        for source, target in wanted:
-            bar.set_description(source.name)
-            try:
-                heard += _denoise_one(source, target, model, settings, bar.update)
-                done += 1
-            except (ValueError, OSError) as error:
-                failed.append(str(error) if str(source) in str(error) else f"{source}: {error}")
-    kept = len(pairs) - len(wanted)
-    return Summary(done, kept, failed, heard, time.perf_counter() - start)
+    start, done, kept, heard = time.perf_counter(), 0, 0, 0.0
+    failed: list[str] = []
+    cut_short: list[str] = []
+    stopped: KeyboardInterrupt | SystemExit | None = None
+    written: dict[tuple[int, int], Path] = {}
+    try:
+        total = sum(_seconds(*pair, settings.overwrite) for pair in pairs)
+        with tqdm(total=total, bar_format=_BAR, disable=None) as bar:
+            for source, target in pairs:
+                bar.set_description(source.name)
+                try:
+                    if target.exists() and (same := written.get(_identity(target))):
+                        raise ValueError(f"{source}: its output is that of {same}, too: {target}")
+                    if target.is_file() and not settings.overwrite:
+                        kept += 1
+                    else:
+                        heard += denoise_file(
+                            source,
+                            target,
+                            model,
+                            dry_wet=settings.dry_wet,
+                            max_attenuation_db=settings.max_attenuation_db,
+                            partial=settings.partial,
+                            progress=bar.update,
+                            cut_short=cut_short.append,
+                        )
+                        done += 1
+                    written[_identity(target)] = source
+                except (ValueError, OSError, RuntimeError, MemoryError) as error:
+                    failed.append(str(error) if str(source) in str(error) else f"{source}: {error}")
+    except (KeyboardInterrupt, SystemExit) as stop:
+        stopped = stop
+    left = len(pairs) - done - kept - len(failed)
+    seconds = time.perf_counter() - start
+    return Summary(done, kept, failed, cut_short, left, heard, seconds, stopped)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What two names of one file have in common."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager
@@ -158,27 +224,9 @@ def _send(path: Path, stream: BinaryIO) -> None:
     stream.flush()
 
 
-def _denoise_one(
-    source: Path,
-    target: Path,
-    model: Model,
-    settings: Settings,
-    progress: Callable[[float], object],
-) -> float:
-    return denoise_file(
-        source,
-        target,
-        model,
-        dry_wet=settings.dry_wet,
-        max_attenuation_db=settings.max_attenuation_db,
-        progress=progress,
-    )
-
-
-def _seconds(path: Path) -> float:
-    """Length of a file for the progress bar; 0 if it cannot be read, which is reported later."""
+def _seconds(source: Path, target: Path, overwrite: bool) -> float:
+    """Seconds to denoise, for the progress bar; 0 if that will fail, which is reported then."""
     try:
-        with audio.reading(path) as file:
-            return file.seconds
-    except audio.AudioError:
+        return 0.0 if target.is_file() and not overwrite else audio.seconds(source)
+    except OSError:
         return 0.0

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from blsh_jax.corpora.audio import LOUDEST
 from blsh_jax.denoising.buffers import SampleQueue
 from blsh_jax.denoising.recordings import Denoiser
 from blsh_jax.models.model import Model
@@ -51,15 +52,16 @@ class Callback:
         """What sounddevice calls for every block.
 
         Args:
-            heard: (frames, channels) float32 of the microphone; averaged.
+            heard: (frames, channels) float32 of the microphone; averaged. A sample that is NaN,
+                infinite or beyond ``LOUDEST`` counts as 0, as in ``pipeline.apply``.
             played: (frames, channels) float32, to be filled.
             frames: samples of the block.
             clock: not used.
             status: true if the device ran over or dry since the last call.
         """
         self.dropouts += bool(status)
-        mono = heard.mean(axis=1, dtype=np.float32)[None]
-        self._ready.put(self._denoiser.feed(np.nan_to_num(mono, posinf=0.0, neginf=0.0)))
+        mono = np.where(np.abs(heard) <= LOUDEST, heard, 0).mean(axis=1, dtype=np.float32)
+        self._ready.put(self._denoiser.feed(mono[None]))
         missing = max(0, frames - len(self._ready))
         self.delay += missing
         played[:missing] = 0

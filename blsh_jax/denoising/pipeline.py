@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from blsh_jax.config import StftConfig
+from blsh_jax.corpora.audio import LOUDEST, QUIETEST
 from blsh_jax.paper import masks, spectra
 from blsh_jax.paper.separation import MaskFunction
 from blsh_jax.robust.pre_roll import with_pre_roll
@@ -106,6 +107,8 @@ def apply(
         mask_function: what makes the masks.
         state: from ``init`` or the block before.
         samples: (C, H * hop) float32; H hops at once give the same as one after another, faster.
+            Compiled code cannot refuse a sample: one that is NaN, infinite or beyond
+            ``audio.LOUDEST`` counts as digital silence, as does one below ``audio.QUIETEST``.
         stft: the transform; static.
         floor: the smallest gain of a bin, in [0, 1].
 
@@ -123,7 +126,10 @@ def apply(
             f"samples has shape {samples.shape}: give ({channels}, a multiple of {hop}) samples"
         )
     hops, lead = samples.shape[1] // hop, spectra.lead_frames(stft)
-    heard = jnp.concatenate([state.samples, samples], axis=-1)
+    magnitude = jnp.abs(samples)
+    usable = (magnitude >= QUIETEST) & (magnitude <= LOUDEST)
+    heard = jnp.where(usable, samples, jnp.zeros((), samples.dtype))
+    heard = jnp.concatenate([state.samples, heard], axis=-1)
     newest = spectra.stft(heard, stft)[:, lead : lead + hops]
     waiting = jnp.concatenate([state.spectra, newest], axis=1)
     current = waiting[:, :hops]

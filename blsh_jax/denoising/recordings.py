@@ -11,6 +11,7 @@ their noise is known from the first sample on.
 
 import math
 import os
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -23,16 +24,17 @@ import soundfile
 from jax import Array
 
 from blsh_jax.corpora import audio
-from blsh_jax.denoising.buffers import SampleQueue
+from blsh_jax.denoising.buffers import SampleQueue, Turns
 from blsh_jax.denoising.pipeline import separate
-from blsh_jax.denoising.stream import Stream, check_finite
+from blsh_jax.denoising.stream import Stream, check_samples
 from blsh_jax.models.model import Model, load_pretrained
 
 # 8 s at a time: few enough samples for any memory, frames enough to keep the search busy, and one
-# compiled shape whatever the lengths.
+# compiled shape whatever the lengths. Less of many channels or of a high rate, so that memory does
+# not grow with either.
 _BLOCK_HOPS = 512
+_BLOCK_SAMPLES = 1 << 20
 _READ_SAMPLES = 1 << 17
-_MOST_CHANNELS = 1024  # as in libsndfile; more are samples that stand on the wrong axis
 
 _Signal = TypeVar("_Signal", np.ndarray, Array)
 
@@ -41,7 +43,9 @@ class Denoiser:
     """Denoises one recording of any rate that comes in pieces of any length, in bounded memory.
 
     All that ``feed`` and ``flush`` return, side by side, is the denoised recording: of the same
-    length, aligned to the sample.
+    length, aligned to the sample. ``flush`` ends a recording; the denoiser is as new then. A piece
+    that is refused changes nothing. One thread at a time may work on a recording, and after a call
+    that was stopped in the middle (Ctrl-C, no memory) it takes a new denoiser (``buffers.Turns``).
 
     Args:
         model: what to denoise with.
@@ -50,7 +54,8 @@ class Denoiser:
         dry_wet: 1 gives the denoised recording, 0 the recording as it is, and values between a
             mixture of both.
         max_attenuation_db: no frequency is attenuated by more than this, in dB.
-        hops: hops that are worked on at a time: 1 for the least delay.
+        hops: hops that are worked on at a time: 1 for the least delay; None for many, as files
+            need, within bounded memory.
         pre_roll: as in ``stream.Stream``: without it, nothing is held back at the start.
 
     Raises:
@@ -64,22 +69,24 @@ class Denoiser:
         channels: int,
         dry_wet: float = 1.0,
         max_attenuation_db: float = math.inf,
-        hops: int = _BLOCK_HOPS,
+        hops: int | None = None,
         pre_roll: bool = True,
     ):
         _check_rate(sample_rate)
+        _check_channels(channels)
         check_settings(dry_wet, max_attenuation_db)
         rate = model.separation.stft.sample_rate
+        if hops is None:
+            hop = model.separation.stft.hop_length * channels * max(1.0, sample_rate / rate)
+            hops = min(_BLOCK_HOPS, max(1, int(_BLOCK_SAMPLES / hop)))
         self._channels, self._dry_wet = channels, dry_wet
         # Above the model's rate, the loss of the high band is resampled beside the speech.
         self._has_high_band = sample_rate > rate
         self._stream = Stream(model, channels, _floor(max_attenuation_db), hops, pre_roll)
-        self._down = audio.Resampler(sample_rate, rate, channels)
-        self._up = audio.Resampler(rate, sample_rate, channels * (1 + self._has_high_band))
-        self._low = SampleQueue(channels)
-        self._dry = SampleQueue(channels, np.float64)
         # Enough silence after the end for the resamplers to give every sample before it.
         self._tail = 2 * math.ceil(max(1.0, sample_rate / rate))
+        self._sample_rate, self._model_rate, self._turns = sample_rate, rate, Turns()
+        self._restart()
 
     def feed(self, samples: np.ndarray) -> np.ndarray:
         """Take the next samples; return those that are done.
@@ -91,26 +98,40 @@ class Denoiser:
             (C, m), of the dtype of ``samples``.
 
         Raises:
-            ValueError: ``samples`` is of other channels, or holds NaN or infinity.
+            ValueError: ``samples`` is of other channels, not floating point, or holds NaN,
+                infinity or more than ``audio.LOUDEST``.
+            RuntimeError: as ``buffers.Turns``.
         """
         if samples.ndim != 2 or samples.shape[0] != self._channels:
             raise ValueError(f"samples has shape {samples.shape}: give ({self._channels}, n)")
-        check_finite(samples)
-        self._dry.put(samples)
-        low = self._down.feed(samples.astype(np.float32))
-        self._low.put(low)
-        return self._finish(self._rejoin(*self._stream.feed_rows(low))).astype(samples.dtype)
+        check_samples(samples)
+        with self._turns:
+            self._dry.put(samples)
+            low = self._down.feed(samples.astype(np.float32))
+            self._low.put(low)
+            return self._finish(self._rejoin(*self._stream.feed_rows(low))).astype(samples.dtype)
 
     def flush(self) -> np.ndarray:
-        """The rest of the recording, (C, m) float64; the denoiser is done then."""
-        silence = np.zeros((self._channels, self._tail), np.float32)
-        low = self._down.feed(silence, last=True)
-        self._low.put(low)
-        fed = self._rejoin(*self._stream.feed_rows(low))
-        return np.concatenate(
-            [self._finish(fed), self._finish(self._rejoin(*self._stream.flush_rows(), last=True))],
-            axis=-1,
-        )
+        """The rest of the recording, (C, m) float64; then the denoiser takes a new one.
+
+        Raises:
+            RuntimeError: as ``buffers.Turns``.
+        """
+        with self._turns:
+            silence = np.zeros((self._channels, self._tail), np.float32)
+            low = self._down.feed(silence, last=True)
+            self._low.put(low)
+            fed = self._finish(self._rejoin(*self._stream.feed_rows(low)))
+            rest = self._finish(self._rejoin(*self._stream.flush_rows(), last=True))
+            self._restart()
+        return np.concatenate([fed, rest], axis=-1)
+
+    def _restart(self) -> None:
+        rate, channels = self._model_rate, self._channels
+        self._down = audio.Resampler(self._sample_rate, rate, channels)
+        self._up = audio.Resampler(rate, self._sample_rate, channels * (1 + self._has_high_band))
+        self._low = SampleQueue(channels)
+        self._dry = SampleQueue(channels, np.float64)
 
     def _rejoin(self, speech: np.ndarray, gain: np.ndarray, last: bool = False) -> np.ndarray:
         """The model's output at the recording's rate, the loss of the high band below it.
@@ -145,7 +166,9 @@ def denoise(
     """Remove the noise from speech.
 
     Every channel is denoised by itself. Rates other than the model's are resampled there and back;
-    see the module on what lies above half the model's rate.
+    see the module on what lies above half the model's rate. Where the loudest sample is from 1e-10
+    to ``audio.LOUDEST``, ``noisy`` times a power of two gives the result times it; samples below
+    ``audio.QUIETEST`` count as digital silence. Traced samples cannot be refused: keep to that.
 
     Args:
         noisy: (samples,) or (channels, samples) floating point, NumPy or JAX. Inside ``jit`` and
@@ -159,9 +182,10 @@ def denoise(
         The speech: same kind of array, dtype, shape, rate, and aligned to the sample.
 
     Raises:
-        ValueError: ``noisy`` has no samples, more than two axes, NaN or infinite samples, or is
-            not floating point; a setting is out of range; or ``noisy`` is traced at a rate that is
-            not the model's.
+        ValueError: ``noisy`` has no samples, more than two axes or ``audio.MAX_CHANNELS`` channels,
+            samples that are NaN, infinite or beyond ``audio.LOUDEST``, or is not floating point; a
+            setting is out of range, such as a rate not from ``audio.MIN_RATE`` to
+            ``audio.MAX_RATE``; or ``noisy`` is traced at a rate that is not the model's.
 
     Source: [ICASSP20] Algorithm 1.
     """
@@ -172,8 +196,7 @@ def denoise(
     if isinstance(noisy, jax.core.Tracer):
         return _denoise_traced(noisy, sample_rate, model, dry_wet, _floor(max_attenuation_db))
     signals = np.atleast_2d(np.asarray(noisy))
-    if not np.isfinite(signals).all():
-        raise ValueError("noisy has NaN or infinite samples: replace them before denoising")
+    check_samples(signals)
     denoiser = Denoiser(model, sample_rate, len(signals), dry_wet, max_attenuation_db)
     speech = _denoise_whole(denoiser, signals)
     like = jnp.asarray if isinstance(noisy, Array) else np.asarray
@@ -187,7 +210,9 @@ def denoise_file(
     *,
     dry_wet: float = 1.0,
     max_attenuation_db: float = math.inf,
+    partial: bool = False,
     progress: Callable[[float], object] | None = None,
+    cut_short: Callable[[str], object] = warnings.warn,
 ) -> float:
     """Denoise an audio file of any length in bounded memory.
 
@@ -200,38 +225,49 @@ def denoise_file(
         model: what to denoise with; the pretrained model if not given.
         dry_wet: as in ``denoise``.
         max_attenuation_db: as in ``denoise``.
+        partial: denoise a file that is cut short or damaged as far as it goes.
         progress: called with the seconds of audio that were read since the last call.
+        cut_short: called of such a file with a sentence that names it and what it lacks.
 
     Returns:
         Seconds of audio.
 
     Raises:
-        AudioError: ``source`` cannot be read as audio, or ``target`` cannot be written.
+        AudioError: ``source`` cannot be read as audio or, unless ``partial``, is not whole; or
+            ``target`` cannot be written.
         ValueError: a setting is out of range, or ``source`` and ``target`` are the same file.
     """
     source, target = Path(source), Path(target)
     if target.exists() and source.exists() and target.samefile(source):
         raise ValueError(f"{source}: is also the output; name another one")
     model = _pretrained_model() if model is None else model
-    with audio.reading(source) as read:
+    with audio.reading(source, partial) as read:
         kind, subtype, endian = _target_format(read, source, target)
         denoiser = Denoiser(model, read.sample_rate, read.channels, dry_wet, max_attenuation_db)
         with audio.writing(
             target, read.sample_rate, read.channels, subtype, kind, endian
         ) as written:
-            for block in read.blocks(_READ_SAMPLES):
+            for block in read.blocks(_read_samples(read.channels)):
                 written.write(denoiser.feed(block))
                 if progress is not None:
                     progress(block.shape[-1] / read.sample_rate)
             written.write(denoiser.flush())
+    if read.missing:
+        cut_short(f"{source}: cut short or damaged ({read.missing}): denoised as far as it goes")
     return written.num_samples / read.sample_rate
 
 
 def _denoise_whole(denoiser: Denoiser, signals: np.ndarray) -> np.ndarray:
     """(C, n) samples through a new denoiser, in pieces, so that little is in work at a time."""
-    starts = range(0, signals.shape[-1], _READ_SAMPLES)
-    pieces = [denoiser.feed(signals[:, start : start + _READ_SAMPLES]) for start in starts]
+    size = _read_samples(len(signals))
+    starts = range(0, signals.shape[-1], size)
+    pieces = [denoiser.feed(signals[:, start : start + size]) for start in starts]
     return np.concatenate([*pieces, denoiser.flush()], axis=-1, dtype=signals.dtype)
+
+
+def _read_samples(channels: int) -> int:
+    """Samples of a channel to take at a time; resampling makes up to 16 of each."""
+    return min(_READ_SAMPLES, _BLOCK_SAMPLES // 4 // channels)
 
 
 def _target_format(
@@ -274,8 +310,15 @@ def check_settings(dry_wet: float, max_attenuation_db: float) -> None:
 
 
 def _check_rate(sample_rate: float) -> None:
-    if not sample_rate > 0:
-        raise ValueError(f"sample_rate is {sample_rate}: give samples per second")
+    if not audio.MIN_RATE <= sample_rate <= audio.MAX_RATE:
+        raise ValueError(
+            f"sample_rate is {sample_rate}: give {audio.MIN_RATE} to {audio.MAX_RATE} Hz"
+        )
+
+
+def _check_channels(channels: int) -> None:
+    if not 1 <= channels <= audio.MAX_CHANNELS:
+        raise ValueError(f"{channels} channels: give 1 to {audio.MAX_CHANNELS}")
 
 
 def _check_signal(noisy: np.ndarray | Array) -> None:
@@ -283,10 +326,10 @@ def _check_signal(noisy: np.ndarray | Array) -> None:
         raise ValueError(
             f"noisy has shape {noisy.shape}: give (samples,) or (channels, samples), not empty"
         )
-    if noisy.ndim == 2 and noisy.shape[0] > _MOST_CHANNELS:
+    if noisy.ndim == 2 and noisy.shape[0] > audio.MAX_CHANNELS:
         raise ValueError(
             f"noisy has shape {noisy.shape}, {noisy.shape[0]} channels: give (channels, samples), "
-            "so transpose what soundfile reads"
+            f"so transpose what soundfile reads; at most {audio.MAX_CHANNELS} channels"
         )
     if not jnp.issubdtype(noisy.dtype, jnp.floating):
         raise ValueError(f"noisy is {noisy.dtype}: give floating point samples in [-1, 1]")

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from blsh_jax.corpora.audio import LOUDEST
 from blsh_jax.denoising import pipeline
-from blsh_jax.denoising.buffers import SampleQueue
+from blsh_jax.denoising.buffers import SampleQueue, Turns
 from blsh_jax.denoising.pipeline import State
 from blsh_jax.models.model import Model
 from blsh_jax.robust.pre_roll import with_pre_roll
@@ -42,6 +43,7 @@ def step(model: Model, state: State, hop: Array) -> tuple[State, Array]:
         model: what to denoise with.
         state: from ``init`` or the step before.
         hop: (C, hop) float32 at the model's rate; (C, H * hop) gives the same as H steps, faster.
+            Samples that are NaN, infinite or beyond ``LOUDEST`` count as 0, as in the exported C.
 
     Returns:
         The next state, and the speech, of the shape of ``hop``.
@@ -62,10 +64,18 @@ def _advance(model: Model, state: State, samples: Array, floor: Array) -> tuple[
     return state, jnp.stack([output.speech, output.high_gain])
 
 
-def check_finite(samples: np.ndarray) -> None:
-    """Raise ValueError if samples are NaN or infinite, which would spoil all that follow."""
-    if not np.isfinite(samples).all():
-        raise ValueError("samples holds NaN or infinity: replace them before denoising")
+def check_samples(samples: np.ndarray) -> None:
+    """Raise ValueError about samples that would spoil all that follow, or are none.
+
+    Args:
+        samples: anything; floating point, none of them NaN, infinite or beyond ``LOUDEST``, passes.
+    """
+    if not jnp.issubdtype(samples.dtype, jnp.floating):
+        raise ValueError(f"samples is {samples.dtype}: give floating point samples in [-1, 1]")
+    if not float(np.abs(samples).max(initial=0)) <= LOUDEST:
+        raise ValueError(
+            f"samples holds NaN, infinity, or more than {LOUDEST:g}: replace them before denoising"
+        )
 
 
 class Stream:
@@ -75,7 +85,8 @@ class Stream:
     given that is done, and ``latency`` holds as without.
 
     All that ``feed`` and ``flush`` return, side by side, is the denoised signal, of the same length
-    and aligned to the sample.
+    and aligned to the sample. ``flush`` ends a signal; the stream is as new then. A piece that is
+    refused changes nothing. One thread at a time may work on a signal (``buffers.Turns``).
 
     Args:
         model: what to denoise with.
@@ -103,6 +114,7 @@ class Stream:
         self._pre_roll = self._pre_roll_frames * self._stft.hop_length
         self._rows = 1 if channels is None else channels
         self._block = hops * self._stft.hop_length
+        self._turns = Turns()
         self._restart()
 
     def feed(self, samples: np.ndarray) -> np.ndarray:
@@ -115,37 +127,44 @@ class Stream:
             (m,) or (C, m) float32.
 
         Raises:
-            ValueError: ``samples`` has other axes or channels than the stream, or holds NaN or
-                infinity.
+            ValueError: ``samples`` has other axes or channels than the stream, is not floating
+                point, or holds NaN, infinity or more than ``LOUDEST``.
+            RuntimeError: as ``buffers.Turns``.
         """
         lead = () if self._channels is None else (self._channels,)
         if samples.ndim == 0 or samples.shape[:-1] != lead:
             wanted = "(n,)" if self._channels is None else f"({self._channels}, n)"
             raise ValueError(f"samples has shape {samples.shape}: give {wanted}")
-        check_finite(samples)
+        check_samples(samples)
         return self.feed_rows(samples.reshape(self._rows, -1))[0].reshape(*lead, -1)
 
     def flush(self) -> np.ndarray:
-        """The rest of the signal, after its last sample; then the stream takes a new signal."""
+        """The rest of the signal, after its last sample; then the stream takes a new signal.
+
+        Raises:
+            RuntimeError: as ``buffers.Turns``.
+        """
         speech = self.flush_rows()[0]
         return speech[0] if self._channels is None else speech
 
     def feed_rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``feed`` of (C, n): the speech, and the gain for higher bands beside it, (C, m) each."""
-        self._owed += rows.shape[-1]
-        self._waiting.put(rows)
-        if not self._begun and len(self._waiting) <= self._pre_roll:
-            return self._run(0)
-        self._begin()
-        return self._run(len(self._waiting) // self._block)
+        with self._turns:
+            self._owed += rows.shape[-1]
+            self._waiting.put(rows)
+            if not self._begun and len(self._waiting) <= self._pre_roll:
+                return self._run(0)
+            self._begin()
+            return self._run(len(self._waiting) // self._block)
 
     def flush_rows(self) -> tuple[np.ndarray, np.ndarray]:
         """``flush`` to (C, m): the speech, and the gain for higher bands beside it."""
-        self._begin()
-        blocks = -(-(self._owed + self._skip) // self._block) if self._owed else 0
-        self._waiting.put(np.zeros((self._rows, blocks * self._block - len(self._waiting))))
-        rest = self._run(blocks)
-        self._restart()
+        with self._turns:
+            self._begin()
+            blocks = -(-(self._owed + self._skip) // self._block) if self._owed else 0
+            self._waiting.put(np.zeros((self._rows, blocks * self._block - len(self._waiting))))
+            rest = self._run(blocks)
+            self._restart()
         return rest
 
     def _restart(self) -> None:

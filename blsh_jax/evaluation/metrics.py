@@ -147,32 +147,6 @@ def si_sdr(
     return scores if batched else scores[0]
 
 
-def length_weighted_mean(values: ArrayLike, lengths: ArrayLike) -> np.ndarray:
-    """Mean over utterances, each weighted by its length, as the published averages are.
-
-    Args:
-        values: (U,) or (U, S), scores in dB.
-        lengths: (U,) positive, samples or seconds.
-
-    Returns:
-        () or (S,) float64.
-
-    Raises:
-        ValueError: ``lengths`` does not fit ``values`` or is not positive.
-
-    Source: [ICASSP20] section 4.
-    """
-    values, lengths = np.asarray(values, np.float64), np.asarray(lengths, np.float64)
-    if lengths.ndim != 1 or values.ndim not in (1, 2) or len(values) != len(lengths):
-        raise ValueError(
-            f"lengths has shape {lengths.shape}: give one length for each of the utterances of "
-            f"values, shape {values.shape}"
-        )
-    if not len(lengths) or not np.all(lengths > 0):
-        raise ValueError("lengths must be positive, one or more")
-    return np.average(values, axis=0, weights=lengths)
-
-
 def _arrays(*arguments: Any) -> tuple[Any, ...]:
     """JAX arrays of all if one is traced, else NumPy arrays; None stays."""
     traced = any(isinstance(x, jax.core.Tracer) for x in arguments)
@@ -263,20 +237,15 @@ def _check_values(reference: np.ndarray, estimate: np.ndarray, lengths: np.ndarr
         raise ValueError(
             f"lengths of utterance {index} is {lengths[index]}: give 1 to {num_samples} samples"
         )
-    for utterance, length in enumerate(lengths):
-        _check_samples("reference", utterance, reference[utterance, :, :length])
-        _check_samples("estimate", utterance, estimate[utterance, :, :length])
-
-
-def _check_samples(name: str, utterance: int, signal: np.ndarray) -> None:
-    """Raise ValueError at the first source of (S, n) that is silent or not finite."""
-    problems = {
-        "has samples that are not finite: clean it first": ~np.isfinite(signal).all(-1),
-        "is silent: BSS_Eval and SI-SDR have no value for it, leave it out": ~signal.any(-1),
+    problems: dict[str, Callable[[np.ndarray], Any]] = {
+        "has samples that are not finite: clean it first": lambda x: ~np.isfinite(x).all(-1),
+        "is silent: BSS_Eval and SI-SDR have no value for it, leave it out": lambda x: ~x.any(-1),
     }
-    for problem, where in problems.items():
-        for source in np.flatnonzero(where):
-            raise ValueError(f"{name}, utterance {utterance}, source {source}, {problem}")
+    for utterance, length in enumerate(lengths):
+        for name, signals in (("reference", reference), ("estimate", estimate)):
+            for problem, found in problems.items():
+                for source in np.flatnonzero(found(signals[utterance, :, :length])):
+                    raise ValueError(f"{name}, utterance {utterance}, source {source}, {problem}")
 
 
 def _padded(signal: np.ndarray, lengths: np.ndarray, hop: int, count: int) -> np.ndarray:

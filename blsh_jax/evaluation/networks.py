@@ -5,8 +5,8 @@
     speech = pipeline.separate(mixtures, network_mask(network, separation), stft).speech
 
 Both take the feature vectors that the search compares and predict the ideal binary mask, by
-cross-entropy. A frame of zeros (digital silence, or what fills up a segment) is no frame: it has no
-loss, and a recurrent state does not pass it.
+cross-entropy. A frame of zeros (digital silence, or what fills up a segment) has no loss, and what
+follows the last other frame reaches no recurrent state.
 
 Letters: S segments of T frames, U utterances, n samples, D features, F bins, H units.
 Source: [ICASSP20] section 4.2 for the sizes.
@@ -21,19 +21,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
+from flax import linen as nn
 from jax import Array
 from tqdm import tqdm
 
 from blsh_jax import corpora, training
 from blsh_jax.config import NetworkConfig, SeparationConfig, TrainConfig
 from blsh_jax.corpora import Mixture
-from blsh_jax.paper import learner, masks, spectra
+from blsh_jax.paper import learner, spectra
 from blsh_jax.paper.separation import FeatureMask, MaskFunction
 from blsh_jax.paper.spectra import FeatureFunction
 from blsh_jax.robust.features import feature_function
 from blsh_jax.robust.speech_presence import with_presence
-from blsh_jax.search.packing import unpack_bits
+from blsh_jax.search.packing import pack_bits, unpack_bits
 
 _BATCH_SIZE = 32
 
@@ -50,23 +50,6 @@ class Segments(NamedTuple):
     masks: np.ndarray
 
 
-class Network(NamedTuple):
-    """A trained network.
-
-    Attributes:
-        definition: what it is made of, static.
-        parameters: its weights.
-    """
-
-    definition: Any
-    parameters: Any
-
-    @property
-    def num_parameters(self) -> int:
-        """How many weights it has."""
-        return sum(leaf.size for leaf in jax.tree.leaves(self.parameters))
-
-
 class TrainInfo(NamedTuple):
     """How training went.
 
@@ -81,81 +64,58 @@ class TrainInfo(NamedTuple):
     best_epoch: int
 
 
-class FullyConnected(nnx.Module):
-    """Hidden layers of rectified units, frame by frame."""
+class MaskPredictor(nn.Module):
+    """Layers over frames: rectified units, or two LSTMs side by side, one from either end.
 
-    def __init__(self, num_features: int, num_bins: int, config: NetworkConfig, rngs: nnx.Rngs):
-        widths = [num_features, *[config.num_units] * config.num_layers]
-        self.dropout = config.dropout
-        self.num_layers = config.num_layers
-        for i in range(config.num_layers):
-            setattr(self, f"hidden{i}", nnx.Linear(widths[i], widths[i + 1], rngs=rngs))
-        self.output = nnx.Linear(widths[-1], num_bins, rngs=rngs)
+    Attributes:
+        num_bins: F.
+        config: kind and sizes.
+    """
 
-    def __call__(self, frames: Array, key: Array | None = None) -> Array:
-        """Logits (U, T, F) of the masks of frames (U, T, D); with a key, dropout."""
-        for i in range(self.num_layers):
-            frames = nnx.relu(getattr(self, f"hidden{i}")(frames))
-            frames = _dropout(frames, self.dropout, key, i)
-        return self.output(frames)
+    num_bins: int
+    config: NetworkConfig
 
-
-class Lstm(nnx.Module):
-    """A long short-term memory over frames, one direction."""
-
-    def __init__(self, num_features: int, num_units: int, rngs: nnx.Rngs):
-        self.inputs = nnx.Linear(num_features, 4 * num_units, rngs=rngs)
-        orthogonal = nnx.initializers.orthogonal()
-        self.recurrent = nnx.Param(orthogonal(rngs.params(), (num_units, 4 * num_units)))
-
-    def __call__(self, frames: Array, valid: Array, reverse: bool) -> Array:
-        """Outputs (U, T, H) for frames (U, T, D), of which ``valid`` (U, T) are frames."""
-        recurrent = self.recurrent[...]
-        # Products with the inputs need no state: all frames at once, outside the loop.
-        inputs = jnp.swapaxes(self.inputs(frames), 0, 1)
-        start = jnp.zeros((frames.shape[0], recurrent.shape[0]), inputs.dtype)
-
-        def visit(carry, step):
-            gates, keep = step
-            output, cell = carry
-            gates = gates + output @ recurrent
-            enter, forget, new, leave = jnp.split(gates, 4, axis=-1)
-            # The 1 keeps the memory open at the start of training.
-            cell = nnx.sigmoid(forget + 1.0) * cell + nnx.sigmoid(enter) * jnp.tanh(new)
-            output = nnx.sigmoid(leave) * jnp.tanh(cell)
-            keep = jnp.broadcast_to(keep[:, None], cell.shape)
-            return (output * keep, cell * keep), output * keep
-
-        valid = valid.T.astype(inputs.dtype)
-        _, outputs = jax.lax.scan(visit, (start, start), (inputs, valid), reverse=reverse)
-        return jnp.swapaxes(outputs, 0, 1)
+    @nn.compact
+    def __call__(self, frames: Array) -> Array:
+        """Logits (U, T, F) of the masks of frames (U, T, D); dropout if there is a key for it."""
+        config = self.config
+        places = jnp.where(_are_frames(frames), jnp.arange(1, frames.shape[1] + 1)[None], 0)
+        lengths = jnp.max(places, axis=1)
+        for _ in range(config.num_layers):
+            if config.kind == "fc":
+                frames = nn.relu(nn.Dense(config.num_units)(frames))
+            else:
+                onward, back = (nn.RNN(nn.OptimizedLSTMCell(config.num_units)) for _ in range(2))
+                frames = nn.Bidirectional(onward, back)(frames, seq_lengths=lengths)  # type: ignore[assignment]
+            dropout = nn.Dropout(config.dropout, deterministic=not self.has_rng("dropout"))
+            frames = dropout(frames)
+        return nn.Dense(self.num_bins)(frames)
 
 
-class Blstm(nnx.Module):
-    """Layers of two LSTMs side by side, one over the frames from either end."""
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["parameters"], meta_fields=["predictor"]
+)
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network, trained or not.
 
-    def __init__(self, num_features: int, num_bins: int, config: NetworkConfig, rngs: nnx.Rngs):
-        widths = [num_features, *[2 * config.num_units] * config.num_layers]
-        self.dropout = config.dropout
-        self.num_layers = config.num_layers
-        for i in range(config.num_layers):
-            setattr(self, f"forward{i}", Lstm(widths[i], config.num_units, rngs))
-            setattr(self, f"backward{i}", Lstm(widths[i], config.num_units, rngs))
-        self.output = nnx.Linear(widths[-1], num_bins, rngs=rngs)
+    Attributes:
+        predictor: what it is made of.
+        parameters: its weights, nested dictionaries by the names of the layers.
+    """
 
-    def __call__(self, frames: Array, key: Array | None = None) -> Array:
-        """Logits (U, T, F) of the masks of frames (U, T, D); with a key, dropout."""
-        valid = are_frames(frames)
-        for i in range(self.num_layers):
-            directions = [
-                getattr(self, f"forward{i}")(frames, valid, reverse=False),
-                getattr(self, f"backward{i}")(frames, valid, reverse=True),
-            ]
-            frames = _dropout(jnp.concatenate(directions, axis=-1), self.dropout, key, i)
-        return self.output(frames)
+    predictor: MaskPredictor
+    parameters: Any
 
+    @property
+    def num_parameters(self) -> int:
+        """How many weights it has."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.parameters))
 
-_KINDS = {"fc": FullyConnected, "blstm": Blstm}
+    @property
+    def operations(self) -> int:
+        """Floating-point operations per frame: two for every weight of the matrix products."""
+        return 2 * sum(x.size for x in jax.tree.leaves(self.parameters) if x.ndim == 2)
 
 
 def init(num_features: int, num_bins: int, config: NetworkConfig, key: Array) -> Network:
@@ -167,8 +127,14 @@ def init(num_features: int, num_bins: int, config: NetworkConfig, key: Array) ->
         config: kind and sizes.
         key: PRNG key of the weights.
     """
-    module = _KINDS[config.kind](num_features, num_bins, config, nnx.Rngs(key))
-    return Network(*nnx.split(module))
+    predictor = MaskPredictor(num_bins, config)
+    parameters = jax.jit(predictor.init)(key, jnp.zeros((1, 1, num_features)))
+
+    def opened(path, leaf):
+        return leaf + 1 if jax.tree_util.keystr(path).endswith("['hf']['bias']") else leaf
+
+    # A bias of 1 keeps the memories of an LSTM open at the start of training.
+    return Network(predictor, jax.tree_util.tree_map_with_path(opened, parameters))
 
 
 def predict(network: Network, frames: Array, key: Array | None = None) -> Array:
@@ -182,12 +148,8 @@ def predict(network: Network, frames: Array, key: Array | None = None) -> Array:
     Returns:
         (U, T, F) float32; a mask is their logistic function.
     """
-    return nnx.merge(network.definition, network.parameters)(frames, key)
-
-
-def are_frames(frames: Array) -> Array:
-    """Which feature vectors (..., D) are not all zero, (...) bool."""
-    return jnp.max(jnp.abs(frames), axis=-1) > 0
+    rngs = None if key is None else {"dropout": key}
+    return network.predictor.apply(network.parameters, frames, rngs=rngs)  # type: ignore[return-value]
 
 
 def cut_segments(
@@ -209,23 +171,22 @@ def cut_segments(
         The segments, in random order.
     """
     rng = np.random.default_rng(analysis.seed)
-    frames, packed = [], []
     # Drawing the mixtures first bounds the memory: what is not needed is never transformed.
     stft, lengths = analysis.separation.stft, corpora.mixture_lengths(mixtures)
     counts = [-(-spectra.num_frames(int(n), stft) // config.segment_frames) for n in lengths]
     order = rng.permutation(len(mixtures))
     needed = int(np.searchsorted(np.cumsum(np.array(counts)[order]), config.max_segments)) + 1
     chosen = [mixtures[int(i)] for i in order[:needed]]
-    bar = tqdm(total=len(chosen), desc="segments", unit="mix", disable=not progress)
-    for batch in corpora.batches(chosen, _BATCH_SIZE):
-        parts = _segments(batch.speech, batch.noise, analysis, config.segment_frames)
-        kept = np.asarray(parts[0]).any(axis=(1, 2))
-        frames.append(np.asarray(parts[0])[kept])
-        packed.append(np.asarray(parts[1])[kept])
-        bar.update(np.count_nonzero(batch.lengths))
-    bar.close()
-    order = rng.permutation(sum(len(part) for part in frames))[: config.max_segments]
-    return Segments(np.concatenate(frames)[order], np.concatenate(packed)[order])
+    parts = []
+    batches = corpora.batches(chosen, _BATCH_SIZE)
+    for batch in tqdm(batches, "segments", unit="batch", disable=not progress):
+        made = _segments(batch.speech, batch.noise, analysis, config.segment_frames)
+        frames, packed = (np.asarray(array) for array in made)
+        kept = frames.any(axis=(1, 2))
+        parts.append((frames[kept], packed[kept]))
+    frames, packed = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    order = rng.permutation(len(frames))[: config.max_segments]
+    return Segments(frames[order], packed[order])
 
 
 def train(
@@ -260,28 +221,22 @@ def train(
             f"{config.batch_segments}: give more speech or smaller batches"
         )
     weights_key, key = jax.random.split(key)
-    network = init(segments.frames.shape[-1], num_bins, config, weights_key)
-    optimizer = _adam(config).init(network.parameters)
-    best, stale = network, 0
+    best = init(segments.frames.shape[-1], num_bins, config, weights_key)
+    walk = learner.Walk(best, _adam(config).init(best))
     info = TrainInfo([], [], 0)
-    bar = tqdm(total=config.max_epochs, desc=config.kind, unit="epoch", disable=not progress)
-    for epoch in range(config.max_epochs):
-        network, optimizer, loss = _epoch(
-            network, optimizer, segments, config, jax.random.fold_in(key, epoch)
-        )
-        info.training_loss.append(loss)
-        info.validation_loss.append(validation_loss(network, validation, config))
-        _check_loss(info, epoch)
-        bar.set_postfix(training=f"{loss:.4f}", validation=f"{info.validation_loss[-1]:.4f}")
-        bar.update()
-        if info.validation_loss[-1] <= min(info.validation_loss):
-            best, stale = network, 0
-            info = info._replace(best_epoch=epoch)
-        else:
-            stale += 1
-        if stale >= config.patience:
+    bar = tqdm(range(config.max_epochs), config.kind, unit="epoch", disable=not progress)
+    for epoch in bar:
+        walk, training_loss = _epoch(walk, segments, config, jax.random.fold_in(key, epoch))
+        losses = training_loss, validation_loss(walk.rows, validation, config)
+        if not np.all(np.isfinite(losses)):
+            raise ValueError(f"the loss of epoch {epoch} is {losses}: lower learning_rate")
+        info.training_loss.append(losses[0])
+        info.validation_loss.append(losses[1])
+        bar.set_postfix(training=f"{losses[0]:.4f}", validation=f"{losses[1]:.4f}")
+        if losses[1] <= min(info.validation_loss):
+            best, info = walk.rows, info._replace(best_epoch=epoch)
+        elif epoch - info.best_epoch >= config.patience:
             break
-    bar.close()
     return best, info
 
 
@@ -290,37 +245,33 @@ def validation_loss(network: Network, segments: Segments, config: NetworkConfig)
     total, count = 0.0, 0.0
     for start in range(0, len(segments.frames), config.batch_segments):
         part = slice(start, start + config.batch_segments)
-        sums = _loss_sums(network.parameters, network.definition, *(a[part] for a in segments))
+        sums = _loss_sums(network, *(array[part] for array in segments))
         total, count = total + float(sums[0]), count + float(sums[1])
     return total / count
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["parameters"],
-    meta_fields=["definition", "features"],
+    jax.tree_util.register_dataclass, data_fields=["network"], meta_fields=["features"]
 )
 @dataclasses.dataclass(frozen=True)
 class NetworkMask(FeatureMask):
     """The masks that a network predicts; a recurrent one needs utterances in one block.
 
     Attributes:
-        parameters: the network's weights.
-        definition: what it is made of.
+        network: trained.
         features: what it was trained on.
 
     Source: [ICASSP20] section 4.2.
     """
 
-    parameters: Any
-    definition: Any
+    network: Network
     features: FeatureFunction
 
     def __call__(self, state: Any, newest: Array, current: Array) -> tuple[Any, Array]:
         """As ``MaskFunction``."""
         del current
         state, frames = self.features(state, newest)
-        return state, nnx.sigmoid(predict(Network(self.definition, self.parameters), frames))
+        return state, nn.sigmoid(predict(self.network, frames))
 
 
 def network_mask(network: Network, separation: SeparationConfig) -> MaskFunction:
@@ -331,46 +282,7 @@ def network_mask(network: Network, separation: SeparationConfig) -> MaskFunction
         separation: transform, features and speech presence.
     """
     features = feature_function(separation.features, separation.stft)
-    return with_presence(NetworkMask(network.parameters, network.definition, features), separation)
-
-
-def to_arrays(network: Network) -> dict[str, np.ndarray]:
-    """The weights by name, for a file."""
-    leaves = jax.tree_util.tree_leaves_with_path(network.parameters)
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def from_arrays(
-    arrays: dict[str, np.ndarray], num_features: int, num_bins: int, config: NetworkConfig
-) -> Network:
-    """The network whose weights ``to_arrays`` named.
-
-    Args:
-        arrays: of ``to_arrays``.
-        num_features: D.
-        num_bins: F.
-        config: kind and sizes.
-
-    Raises:
-        ValueError: the weights belong to a network of another kind or size.
-    """
-    definition, template = init(num_features, num_bins, config, jax.random.key(0))
-    leaves, structure = jax.tree_util.tree_flatten_with_path(template)
-    shapes = {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
-    if shapes != {name: array.shape for name, array in arrays.items()}:
-        raise ValueError(f"these weights are of another network than {config}")
-    weights = [jnp.asarray(arrays[name]) for name in shapes]
-    return Network(definition, jax.tree.unflatten(structure, weights))
-
-
-def operations(num_features: int, num_bins: int, config: NetworkConfig) -> int:
-    """Floating-point operations per frame: two for every weight of the matrix products."""
-    units = config.num_units
-    if config.kind == "fc":
-        inner = (config.num_layers - 1) * units**2
-        return 2 * (num_features * units + inner + units * num_bins)
-    widths = [num_features, *[2 * units] * (config.num_layers - 1)]
-    return 2 * (sum(2 * 4 * units * (width + units) for width in widths) + 2 * units * num_bins)
+    return with_presence(NetworkMask(network, features), separation)
 
 
 @functools.partial(jax.jit, static_argnames=("analysis", "segment_frames"))
@@ -383,61 +295,47 @@ def _segments(speech, noise, analysis, segment_frames) -> tuple[Array, Array]:
         padded = jnp.pad(array, [(0, 0), (0, missing), (0, 0)])
         return padded.reshape(-1, segment_frames, array.shape[-1])
 
-    return cut(frames.astype(jnp.float16)), cut(masks.pack_masks(binary))
+    return cut(frames.astype(jnp.float16)), cut(pack_bits(binary))
 
 
-def _epoch(network, optimizer, segments, config, key) -> tuple[Network, Any, float]:
+def _epoch(walk, segments, config, key) -> tuple[learner.Walk, float]:
     """One pass over the segments in random order; the last incomplete batch is left out."""
     order_key, key = jax.random.split(key)
     order = np.asarray(jax.random.permutation(order_key, len(segments.frames)))
-    definition, parameters = network
     losses = []
     for step in range(len(order) // config.batch_segments):
         rows = order[step * config.batch_segments : (step + 1) * config.batch_segments]
-        batch = (segments.frames[rows], segments.masks[rows])
-        parameters, optimizer, loss = _step(
-            parameters, optimizer, definition, *batch, jax.random.fold_in(key, step), config
-        )
+        batch = (array[rows] for array in segments)
+        walk, loss = _step(walk, *batch, jax.random.fold_in(key, step), config)
         losses.append(loss)
-    return Network(definition, parameters), optimizer, float(np.mean(jax.device_get(losses)))
+    return walk, float(np.mean(jax.device_get(losses)))
 
 
-@functools.partial(jax.jit, static_argnames=("definition", "config"), donate_argnames="optimizer")
-def _step(parameters, optimizer, definition, frames, packed, key, config):
-    def mean_loss(parameters):
-        total, count = _loss_sums(parameters, definition, frames, packed, key)
+@functools.partial(jax.jit, static_argnames="config")
+def _step(walk, frames, packed, key, config) -> tuple[learner.Walk, Array]:
+    def mean_loss(network):
+        total, count = _loss_sums(network, frames, packed, key)
         return total / count
 
-    loss, gradient = jax.value_and_grad(mean_loss)(parameters)
-    walk = learner.update(_adam(config), learner.Walk(parameters, optimizer), gradient)
-    return *walk, loss
+    loss, gradient = jax.value_and_grad(mean_loss)(walk.rows)
+    return learner.update(_adam(config), walk, gradient), loss
 
 
-@functools.partial(jax.jit, static_argnames="definition")
-def _loss_sums(parameters, definition, frames, packed, key=None) -> tuple[Array, Array]:
+@jax.jit
+def _loss_sums(network, frames, packed, key=None) -> tuple[Array, Array]:
     """Cross-entropy summed over bins of frames, and the number of these bins."""
     frames = jnp.asarray(frames, jnp.float32)
-    logits = predict(Network(definition, parameters), frames, key)
+    logits = predict(network, frames, key)
     target = unpack_bits(packed, logits.shape[-1]).astype(logits.dtype)
-    # -t log m - (1 - t) log(1 - m) of the mask m = 1 / (1 + exp(-logit)), without overflow.
-    losses = jax.nn.softplus(logits) - target * logits
-    valid = are_frames(frames).astype(logits.dtype)
+    losses = optax.sigmoid_binary_cross_entropy(logits, target)
+    valid = _are_frames(frames).astype(logits.dtype)
     return jnp.sum(jnp.sum(losses, axis=-1) * valid), jnp.sum(valid) * logits.shape[-1]
 
 
-def _check_loss(info: TrainInfo, epoch: int) -> None:
-    losses = info.training_loss[-1], info.validation_loss[-1]
-    if not np.all(np.isfinite(losses)):
-        raise ValueError(f"the loss of epoch {epoch} is {losses}: lower learning_rate")
+def _are_frames(frames: Array) -> Array:
+    """Which feature vectors (..., D) are not all zero, (...) bool."""
+    return jnp.max(jnp.abs(frames), axis=-1) > 0
 
 
 def _adam(config: NetworkConfig) -> optax.GradientTransformation:
     return optax.adam(config.learning_rate)
-
-
-def _dropout(values: Array, rate: float, key: Array | None, layer: int) -> Array:
-    """Values with a random part set to zero, the rest scaled up; unchanged without a key."""
-    if key is None or rate == 0:
-        return values
-    kept = jax.random.bernoulli(jax.random.fold_in(key, layer), 1 - rate, values.shape)
-    return jnp.where(kept, values / (1 - rate), jnp.zeros_like(values))

@@ -1,13 +1,12 @@
 """Pictures: self-similarity matrices, spectrograms, masks and scores, with axes and units.
 
-Functions make figures; ``save`` writes one to a file, ``report.picture`` puts one into a page.
+Functions make figures; ``save`` writes one to a file.
 """
 
 import io
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from PIL import Image
 
+from blsh_jax import files
 from blsh_jax.config import StftConfig
 from blsh_jax.evaluation.systems import NAMES
-from blsh_jax.files import replacing
 from blsh_jax.paper import spectra
 
 _DPI = 110
@@ -42,20 +41,31 @@ def self_similarity(target: np.ndarray, learned: Mapping[str, np.ndarray]) -> Fi
 
     Source: [ICASSP20] figure 2.
     """
-    return _matrices({"target": target} | dict(learned), target)
+    return matrices({"target": target} | dict(learned), target)
 
 
-def matrix(title: str, similarity: np.ndarray, target: np.ndarray) -> Figure:
-    """One self-similarity matrix.
+def matrices(panels: Mapping[str, np.ndarray], target: np.ndarray) -> Figure:
+    """Self-similarity matrices side by side, with how far off the target they are.
 
     Args:
-        title: of the picture.
-        similarity: (B, B) in [0, 1].
-        target: (B, B); how far off it is stands below the title, unless it is this matrix.
+        panels: title to (B, B) in [0, 1].
+        target: (B, B); one of the panels, or not drawn.
 
     Source: [ICASSP20] figure 2.
     """
-    return _matrices({title: similarity}, target)
+    figure = Figure(figsize=(3.0 * len(panels) + 0.6, 3.3), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, similarity) in zip(axes, panels.items(), strict=True):
+        if similarity is not target:
+            error = np.mean((similarity - target) ** 2)
+            correlation = np.corrcoef(similarity.ravel(), target.ravel())[0, 1]
+            title += f"\nMSE {error:.3f}, correlation {correlation:.2f}"
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("frame")
+        image = axis.imshow(similarity, vmin=0, vmax=1, cmap="magma", interpolation="nearest")
+    axes[0].set_ylabel("frame")
+    figure.colorbar(image, ax=list(axes), label="similarity", shrink=0.85)
+    return figure
 
 
 def spectrograms(
@@ -144,25 +154,7 @@ def png(figure: Figure) -> bytes:
 
 def save(figure: Figure, path: str | os.PathLike) -> None:
     """Write a figure as a PNG file, whole or not at all."""
-    with replacing(Path(path)) as temporary:
-        temporary.write_bytes(png(figure))
-
-
-def _matrices(panels: Mapping[str, np.ndarray], target: np.ndarray) -> Figure:
-    """Similarities side by side, each with its distance to the target, if it is another."""
-    figure = Figure(figsize=(3.0 * len(panels) + 0.6, 3.3), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, (title, similarity) in zip(axes, panels.items(), strict=True):
-        if similarity is not target:
-            error = np.mean((similarity - target) ** 2)
-            correlation = np.corrcoef(similarity.ravel(), target.ravel())[0, 1]
-            title += f"\nMSE {error:.3f}, correlation {correlation:.2f}"
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel("frame")
-        image = axis.imshow(similarity, vmin=0, vmax=1, cmap="magma", interpolation="nearest")
-    axes[0].set_ylabel("frame")
-    figure.colorbar(image, ax=list(axes), label="similarity", shrink=0.85)
-    return figure
+    files.write(path, png(figure))
 
 
 def _draw_bins(

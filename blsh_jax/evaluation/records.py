@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from blsh_jax.files import replacing
+from blsh_jax import files
 
 _PACKAGES = ("jax", "jaxlib", "numpy", "optax", "flax", "soundfile", "soxr", "mir_eval")
 
@@ -55,8 +55,7 @@ def write_json(path: str | os.PathLike, record: dict[str, Any]) -> None:
         path: the file to write; missing folders are made.
         record: anything that JSON can hold.
     """
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+    files.write(path, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
 
 
 def cells(

@@ -1,22 +1,27 @@
-"""The page of a separation experiment: scores, self-similarity matrices, and mixtures to hear.
+"""The page of a separation experiment: one HTML file with scores, matrices and mixtures to hear.
 
-shown = examples(systems, mixtures, stft)
-write("report.html", title, lead, rows, shown, model)
+    shown = examples(systems, mixtures, stft)
+    write("report.html", title, lead, rows, shown, model)
+
+Sound and pictures lie inside the file, and nothing is fetched. All text is escaped.
 """
 
+import base64
+import html
+import io
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+import soundfile
+from matplotlib.figure import Figure
 
-from blsh_jax import corpora, evaluation, training
+from blsh_jax import corpora, evaluation, files, training
 from blsh_jax.config import StftConfig
 from blsh_jax.corpora import Batch, Mixtures
-from blsh_jax.evaluation import System, metrics, plots, report
-from blsh_jax.evaluation.report import Section, Sound
+from blsh_jax.evaluation import System, metrics, plots, records
 from blsh_jax.models.model import Model
 from blsh_jax.paper import codes, similarity, spectra
 from blsh_jax.search import packing
@@ -30,6 +35,7 @@ _COLUMNS = {
     "si_sdr": "SI-SDR (dB)",
     "utterances": "mixtures",
 }
+_ABOUT_SCORES = "Means over the mixtures, weighted by their length."
 _ABOUT_MATRICES = (
     "Every frame of the first mixture above, or of its first 10 seconds, is compared with every "
     "other one; both axes are time. "
@@ -43,6 +49,48 @@ _ABOUT_SOUNDS = (
     "much of each time and frequency is kept; the ideal binary mask needs the clean speech "
     "and is the upper bound."
 )
+# The page may show and play what it holds, and nothing else: no script, no network.
+_HEAD = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'">
+<link rel="icon" href="data:,">
+<style>
+:root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 20%, transparent); }
+* { box-sizing: border-box; }
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1rem; }
+h1 { line-height: 1.2; }
+h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
+p { max-width: 46rem; }
+img { display: block; width: 100%; height: auto; background: white; border-radius: .25rem; }
+audio { display: block; width: 100%; margin: .5rem 0; }
+.gallery { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); }
+.sound { border: 1px solid var(--line); border-radius: .5rem; padding: .75rem; }
+.sound h3 { margin: 0; font-size: 1.05rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+</style>
+"""  # noqa: E501
+
+
+class Sound(NamedTuple):
+    """Something to listen to.
+
+    Attributes:
+        title: what it is.
+        signal: (n,) float32.
+        mask: (T, F) in [0, 1] that it was made with, None if it was not.
+        note: a line about it, such as its score.
+    """
+
+    title: str
+    signal: np.ndarray
+    mask: np.ndarray | None = None
+    note: str = ""
 
 
 class Example(NamedTuple):
@@ -115,7 +163,7 @@ def write(
     shown: Sequence[Example],
     model: Model,
 ) -> None:
-    """Write the page.
+    """Write the page, whole or not at all.
 
     Args:
         path: the file (.html).
@@ -125,57 +173,96 @@ def write(
         shown: of ``examples``.
         model: what was evaluated.
     """
-    named = [dict(row) | {"method": plots.name(row["method"])} for row in rows]
-    curve = plots.sdr_over_bits(rows)
-    scores = Section(
-        "Scores",
-        [
-            report.paragraph("Means over the mixtures, weighted by their length."),
-            report.table(named, _COLUMNS),
-            report.gallery([report.picture(curve, "SDR in dB over the code length")]),
-        ],
-    )
-    about = report.paragraph(_ABOUT_SOUNDS)
-    sounds = [
-        Section(example.title, [about, report.listening(example.sounds, model.separation.stft)])
-        for example in shown
-    ]
-    lengths = sorted({row["num_bits"] for row in rows if row["method"] == "blsh"})
-    matrices = [_matrices(model, shown[0].sounds[0].signal, lengths)] if shown and lengths else []
-    report.write(path, title, lead, [scores, *sounds, *matrices])
-
-
-def _matrices(model: Model, signal: np.ndarray, num_bits: Sequence[int]) -> Section:
     stft = model.separation.stft
-    shown = signal[: round(_SHOWN_SECONDS * stft.sample_rate)]
-    target, learned = self_similarities(model, shown, num_bits)
-    pictures = [
-        report.picture(plots.matrix(title, matrix, target), f"self-similarity matrix: {title}")
-        for title, matrix in ({"target": target} | learned).items()
-    ]
-    return Section("Self-similarity", [report.paragraph(_ABOUT_MATRICES), report.gallery(pictures)])
+    curve = _picture(plots.sdr_over_bits(rows), "SDR in dB over the code length")
+    sections = [_section("Scores", _ABOUT_SCORES, _table(rows), _gallery(curve))]
+    for example in shown:
+        sections.append(_section(example.title, _ABOUT_SOUNDS, _players(example.sounds, stft)))
+    lengths = sorted({row["num_bits"] for row in rows if row["method"] == "blsh"})
+    if shown and lengths:
+        signal = shown[0].sounds[0].signal[: round(_SHOWN_SECONDS * stft.sample_rate)]
+        target, learned = self_similarities(model, signal, lengths)
+        pictures = [
+            _picture(plots.matrices({name: matrix}, target), f"self-similarity matrix: {name}")
+            for name, matrix in ({"target": target} | learned).items()
+        ]
+        sections.append(_section("Self-similarity", _ABOUT_MATRICES, _gallery(*pictures)))
+    name = html.escape(title)
+    start = f"{_HEAD}<title>{name}</title>\n</head>\n<body>\n<h1>{name}</h1>\n{_paragraph(lead)}"
+    page = "\n".join([start, *sections, "</body>\n</html>\n"])
+    files.write(path, page.encode())
 
 
 def _heard(system: System, batch: Batch, rows: Sequence[int], stft: StftConfig) -> list[Sound]:
     """What a system makes of some rows of a batch."""
-    speech, noise = jnp.asarray(batch.speech), jnp.asarray(batch.noise)
-    estimate, mask = system.separate(speech, noise)
-    sdr = _sdr(speech, noise, estimate, batch.lengths)
+    speech, noise = jnp.asarray(batch.speech[rows]), jnp.asarray(batch.noise[rows])
+    estimate, mask = system.separate(jnp.asarray(batch.speech), jnp.asarray(batch.noise))
+    estimate, lengths = estimate[jnp.asarray(rows)], batch.lengths[rows]
+    references, estimates = (jnp.stack([x, noise], axis=1) for x in (speech, estimate))
+    sdr = metrics.bss_eval(references, estimates, lengths).sdr[:, 0]
     title = plots.name(system.method) + (f", {system.num_bits} bits" if system.num_bits else "")
     sounds = []
-    for row in rows:
-        length = int(batch.lengths[row])
-        kept = None if mask is None else np.asarray(mask)[row, : spectra.num_frames(length, stft)]
-        signal = np.asarray(estimate[row, :length])
-        sounds.append(Sound(title, signal, kept, f"SDR {sdr[row]:.1f} dB"))
+    for i, (row, n) in enumerate(zip(rows, lengths, strict=True)):
+        kept = None if mask is None else np.asarray(mask[row, : spectra.num_frames(int(n), stft)])
+        sounds.append(Sound(title, np.asarray(estimate[i, :n]), kept, f"SDR {sdr[i]:.1f} dB"))
     return sounds
 
 
-def _sdr(speech: Array, noise: Array, estimate: Array, lengths: np.ndarray) -> np.ndarray:
-    """(U,) SDR of the speech in dB, of the rows that hold signal."""
-    count = int(np.count_nonzero(lengths))
-    references = jnp.stack([speech, noise], axis=1)[:count]
-    estimates = jnp.stack([estimate, noise], axis=1)[:count]
-    return np.asarray(metrics.bss_eval(references, estimates, jnp.asarray(lengths[:count])).sdr)[
-        :, 0
+def _section(heading: str, about: str, *fragments: str) -> str:
+    """A heading and what stands below it."""
+    start = f"<section>\n<h2>{html.escape(heading)}</h2>"
+    return "\n".join([start, _paragraph(about), *fragments, "</section>"])
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>"
+
+
+def _gallery(*fragments: str) -> str:
+    """Fragments side by side, as many as the screen is wide."""
+    return "\n".join(['<div class="gallery">', *fragments, "</div>"])
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The scores; floats with two decimals, missing values empty."""
+    named = [{**row, "method": plots.name(row["method"])} for row in rows]
+    line = lambda tag, texts: "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
+    lines = [line("th", _COLUMNS.values())]
+    lines += [line("td", texts) for texts in records.cells(named, _COLUMNS)]
+    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<div class="scroll"><table>\n{body}\n</table></div>'
+
+
+def _picture(figure: Figure, description: str) -> str:
+    """A figure as an image inside the page; the description is for those who cannot see it."""
+    uri = _data_uri("image/png", plots.png(figure))
+    return f'<img src="{uri}" alt="{html.escape(description)}">'
+
+
+def _players(sounds: Sequence[Sound], stft: StftConfig) -> str:
+    """Players with their spectrograms and masks: one gain, at which none clips, and one scale."""
+    signals = [sound.signal for sound in sounds]
+    top = plots.peak_level(signals, stft)
+    gain = 1 / max(1.0, *(float(np.abs(signal).max()) for signal in signals))
+    return _gallery(*(_player(sound, stft, top, gain) for sound in sounds))
+
+
+def _player(sound: Sound, stft: StftConfig, top: float, gain: float) -> str:
+    flac = io.BytesIO()
+    soundfile.write(flac, gain * sound.signal, stft.sample_rate, format="FLAC", subtype="PCM_16")
+    uri, title = _data_uri("audio/flac", flac.getvalue()), html.escape(sound.title)
+    spectrogram = plots.spectrograms({"": sound.signal}, stft, top)
+    fragments = [
+        f'<article class="sound">\n<h3>{title}</h3>',
+        f'<audio controls preload="metadata" src="{uri}" aria-label="{title}"></audio>',
+        _paragraph(sound.note),
+        _picture(spectrogram, f"spectrogram: {sound.title}"),
     ]
+    if sound.mask is not None:
+        drawn = plots.mask(sound.mask, len(sound.signal), stft)
+        fragments.append(_picture(drawn, f"mask: {sound.title}"))
+    return "\n".join([*fragments, "</article>"])
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

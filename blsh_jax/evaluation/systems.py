@@ -6,6 +6,7 @@ Letters: U utterances of n samples, T frames, F bins, L bits.
 import dataclasses
 import functools
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -85,9 +86,7 @@ class System:
     separate: Callable[[Array, Array], Estimate]
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["ideal"], meta_fields=[])
-@dataclasses.dataclass(frozen=True)
-class OracleMask:
+class OracleMask(NamedTuple):
     """The mask function of an oracle, which knows the masks.
 
     Attributes:
@@ -126,7 +125,9 @@ def masking(
         function: what makes the masks.
         separation: the transform and the pre-roll.
     """
-    return _system(method, num_bits, lambda speech, noise: function, separation)
+    return System(
+        method, num_bits, lambda speech, noise: _estimate(speech + noise, function, separation)
+    )
 
 
 def searching(
@@ -206,16 +207,15 @@ def make_systems(
     systems = []
     for method in methods:
         if method in ("ibm", "irm"):
-            ideal = functools.partial(_oracle, method=method, stft=separation.stft)
-            systems.append(_system(method, None, ideal, SeparationConfig(separation.stft)))
+            oracle = functools.partial(_oracle, method=method, stft=separation.stft)
+            systems.append(System(method, None, oracle))
         elif method == "noisy":
             systems.append(System(method, None, lambda speech, noise: Estimate(speech + noise)))
         elif method == "knn":
             systems.append(searching(method, None, model.spectral_dictionary(), separation))
         else:
-            hashed = model.dictionary
-            if method == "lsh":
-                hashed = random_dictionary(model, max(num_bits), seed)
+            lsh = method == "lsh"
+            hashed = random_dictionary(model, max(num_bits), seed) if lsh else model.dictionary
             systems += [searching(method, bits, hashed, separation) for bits in num_bits]
     return systems
 
@@ -249,13 +249,12 @@ def evaluate(
     if scorer not in SCORERS:
         raise ValueError(f"unknown scorer {scorer!r}: choose from {', '.join(SCORERS)}")
     scores: list[list[np.ndarray]] = [[] for _ in systems]
-    seconds = [0.0 for _ in systems]
+    seconds = np.zeros(len(systems))
     lengths, compiled = [], set()
     bar = tqdm(total=len(mixtures), desc="scoring", unit="mix", disable=not progress)
     for batch in corpora.batches(mixtures, max(1, min(BATCH_SIZE, len(mixtures)))):
-        count = np.count_nonzero(batch.lengths)
         speech, noise = jnp.asarray(batch.speech), jnp.asarray(batch.noise)
-        lengths.append(batch.lengths[:count])
+        lengths.append(batch.lengths[: np.count_nonzero(batch.lengths)])
         for i, system in enumerate(systems):
             if timed and (i, speech.shape) not in compiled:
                 jax.block_until_ready(system.separate(speech, noise))
@@ -264,13 +263,13 @@ def evaluate(
             estimate = jax.block_until_ready(system.separate(speech, noise)).speech
             seconds[i] += time.perf_counter() - start
             try:
-                bss = _score(scorer, speech, noise, estimate, batch.lengths, count)
+                found = _score(scorer, measures, speech, noise, estimate, lengths[-1])
             except ValueError as error:
-                keys = ", ".join(mixtures[int(index)].key for index in batch.indices[:count])
+                used = batch.indices[: len(lengths[-1])]
+                keys = ", ".join(mixtures[int(index)].key for index in used)
                 raise ValueError(f"{system.method}, of {keys}: {error}") from error
-            others = _measure(measures, speech, estimate, batch.lengths[:count])
-            scores[i].append(np.concatenate([bss, others], axis=-1))
-        bar.update(count)
+            scores[i].append(found)
+        bar.update(len(lengths[-1]))
     bar.close()
     weights = np.concatenate(lengths)
     return [
@@ -279,51 +278,40 @@ def evaluate(
     ]
 
 
-def _system(
-    method: str,
-    num_bits: int | None,
-    function: Callable[[Array, Array], MaskFunction],
-    separation: SeparationConfig,
-) -> System:
-    """The system whose masks are made by a function of speech and noise."""
+def _estimate(mixture: Array, function: MaskFunction, separation: SeparationConfig) -> Estimate:
+    frames = separation.features.pre_roll_frames
+    output = pipeline.separate(mixture, function, separation.stft, frames)
+    return Estimate(output.speech, output.mask)
 
-    def separate(speech: Array, noise: Array) -> Estimate:
-        output = pipeline.separate(
-            speech + noise,
-            function(speech, noise),
-            separation.stft,
-            separation.features.pre_roll_frames,
-        )
-        return Estimate(output.speech, output.mask)
 
-    return System(method, num_bits, separate)
+def _oracle(speech: Array, noise: Array, method: str, stft: StftConfig) -> Estimate:
+    made = _ideal_mask(speech, noise, method, stft)
+    return _estimate(speech + noise, OracleMask(made), SeparationConfig(stft))
 
 
 @functools.partial(jax.jit, static_argnames=("method", "stft"))
-def _oracle(speech: Array, noise: Array, method: str, stft: StftConfig) -> OracleMask:
+def _ideal_mask(speech: Array, noise: Array, method: str, stft: StftConfig) -> Array:
     ideal = masks.ideal_binary_mask if method == "ibm" else masks.ideal_ratio_mask
-    made = ideal(spectra.stft(speech, stft), spectra.stft(noise, stft))
-    return OracleMask(made.astype(jnp.float32))
+    return ideal(spectra.stft(speech, stft), spectra.stft(noise, stft)).astype(jnp.float32)
 
 
-def _score(scorer, speech, noise, estimate, lengths, count) -> np.ndarray:
-    """(count, 4): SDR, SIR, SAR, SI-SDR of the speech."""
-    reference = jnp.stack([speech, noise], axis=1)[:count]
+def _score(scorer, measures, speech, noise, estimate, lengths) -> np.ndarray:
+    """(count, scores): SDR, SIR, SAR, SI-SDR and the measures of the speech of the first rows."""
+    count = len(lengths)
     # Scores of the speech depend on its own estimate alone. The published second estimate, what is
     # left of the mixture, has no score where nothing is left, as for the mixture itself.
-    estimates = jnp.stack([estimate, noise], axis=1)[:count]
-    lengths = jnp.asarray(lengths)[:count]
+    reference, estimates = (np.stack([x[:count], noise[:count]], 1) for x in (speech, estimate))
     if scorer == "mir_eval":
-        bss = _mir_eval(np.asarray(reference), np.asarray(estimates), np.asarray(lengths))
+        bss = _mir_eval(reference, estimates, lengths)
     else:
         bss = np.stack(metrics.bss_eval(reference, estimates, lengths), axis=-1)[:, 0]
     si_sdr = metrics.si_sdr(reference[:, 0], estimates[:, 0], lengths)
-    return np.concatenate([np.asarray(bss), np.asarray(si_sdr)[:, None]], axis=-1)
+    pairs = zip(reference[:, 0], estimates[:, 0], lengths, strict=True)
+    others = [[measure(s[:n], e[:n]) for measure in measures.values()] for s, e, n in pairs]
+    return np.concatenate([bss, si_sdr[:, None], others], axis=-1)
 
 
 def _mir_eval(references, estimates, lengths) -> np.ndarray:
-    import warnings
-
     try:
         from mir_eval.separation import bss_eval_sources
     except ImportError:
@@ -332,33 +320,22 @@ def _mir_eval(references, estimates, lengths) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         for reference, estimate, length in zip(references, estimates, lengths, strict=True):
-            sdr, sir, sar, _ = bss_eval_sources(
-                reference[:, :length], estimate[:, :length], compute_permutation=False
-            )
-            scores.append([sdr[0], sir[0], sar[0]])
+            sources = reference[:, :length], estimate[:, :length]
+            scores.append(np.stack(bss_eval_sources(*sources, compute_permutation=False))[:3, 0])
     return np.array(scores)
-
-
-def _measure(
-    measures: Mapping[str, Measure], speech: Array, estimate: Array, lengths: np.ndarray
-) -> np.ndarray:
-    """(count, number of measures)."""
-    pairs = zip(np.asarray(speech), np.asarray(estimate), lengths, strict=False)
-    scores = [[measure(s[:n], e[:n]) for measure in measures.values()] for s, e, n in pairs]
-    return np.array(scores).reshape(len(lengths), len(measures))
 
 
 def _row(
     system: System, names: Sequence[str], scores: np.ndarray, lengths: np.ndarray, seconds: float
 ) -> dict[str, Any]:
-    weighted, plain = metrics.length_weighted_mean(scores, lengths), scores.mean(0)
+    weighted, plain = np.average(scores, axis=0, weights=lengths), scores.mean(0)
     return {
         "method": system.method,
         "num_bits": system.num_bits,
         **{name: _finite(value) for name, value in zip(names, weighted, strict=True)},
         "sdr_std": float(scores[:, 0].std()),
         "utterances": len(scores),
-        "seconds": round(seconds, 3),
+        "seconds": round(float(seconds), 3),
         **{f"{name}_plain": _finite(value) for name, value in zip(names, plain, strict=True)},
     }
 

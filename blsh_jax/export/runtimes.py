@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.export
@@ -16,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from blsh_jax import files
 from blsh_jax._version import __version__
 from blsh_jax.config import StftConfig
 from blsh_jax.denoising import stream
-from blsh_jax.files import replacing
 from blsh_jax.models.model import Model
 from blsh_jax.paper import spectra
 from blsh_jax.robust import features as robust_features
@@ -132,8 +133,7 @@ def write_stablehlo(model: Model, folder: Path) -> list[Path]:
 
 
 def _write(path: Path, content: bytes) -> Path:
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    files.write(path, content)
     return path
 
 
@@ -162,8 +162,7 @@ def _sizes(model: Model) -> str:
         "NEIGHBORS": config.num_neighbors,
         "TRACKING": int(config.speech_presence.tracks_noise),
     }
-    lines = [f"#define BLSH_{name} {value}" for name, value in names.items()]
-    return f"/* Made by blsh_jax {__version__}. */\n" + "\n".join(lines) + "\n"
+    return f"/* Made by blsh_jax {__version__}. */\n{_defines(names)}"
 
 
 def _tables(model: Model) -> Iterator[str]:
@@ -173,16 +172,18 @@ def _tables(model: Model) -> Iterator[str]:
     yield from _transform_tables(config.stft)
     if config.features.kind != "magnitude":
         yield from _mel_tables("blsh_mel", config.features.num_mels, config.stft)
-        yield f"#define BLSH_LOG_MEL_RANGE_DB {spectra.LOG_MEL_RANGE_DB}f\n"
+        yield _defines({"LOG_MEL_RANGE_DB": f"{spectra.LOG_MEL_RANGE_DB}f"})
     if config.features.levels:
         yield from _mel_tables("blsh_level", config.features.levels, config.stft)
-        yield f"#define BLSH_LEVEL_RANGE_DB {robust_features.LEVEL_RANGE_DB}f\n"
+        yield _defines({"LEVEL_RANGE_DB": f"{robust_features.LEVEL_RANGE_DB}f"})
     if config.features.voicing:
         yield from _mel_tables("blsh_voicing", config.features.voicing, config.stft)
-        yield from _voicing_sizes(config.stft)
+        lags, bins, reach = voicing.layout(config.stft)
+        yield _defines({"FIRST_LAG": lags[0], "END_LAG": lags[1], "NEARBY": reach})
+        yield _defines({"FIRST_COMB_BIN": bins[0], "END_COMB_BIN": bins[1]})
     if config.speech_presence.tracks_noise:
         constants = speech_presence.constants()
-        yield "".join(f"#define BLSH_{k.upper()} {v:.8e}f\n" for k, v in constants.items())
+        yield _defines({name.upper(): f"{value:.8e}f" for name, value in constants.items()})
         weights = speech_presence.bin_weights(config.speech_presence, config.stft)._asdict()
         yield from (_table("float", f"blsh_{k}_weight", v) for k, v in weights.items())
     yield _table("float", "blsh_projections", model.hasher.projections)
@@ -199,18 +200,6 @@ def _transform_tables(stft: StftConfig) -> Iterator[str]:
     yield _table("float", "blsh_twiddles", np.stack([np.cos(angles), np.sin(angles)], axis=1))
 
 
-def _voicing_sizes(stft: StftConfig) -> Iterator[str]:
-    (first_lag, end_lag), (first_bin, end_bin), reach = voicing.layout(stft)
-    names = {
-        "FIRST_LAG": first_lag,
-        "END_LAG": end_lag,
-        "FIRST_COMB_BIN": first_bin,
-        "END_COMB_BIN": end_bin,
-        "NEARBY": reach,
-    }
-    yield "".join(f"#define BLSH_{name} {value}\n" for name, value in names.items())
-
-
 def _mel_tables(name: str, num_mels: int, stft: StftConfig) -> Iterator[str]:
     """Each filter's bins, from the first to the end, and all weights one after another."""
     filters = spectra.mel_filters(num_mels, stft)
@@ -219,6 +208,10 @@ def _mel_tables(name: str, num_mels: int, stft: StftConfig) -> Iterator[str]:
     yield _table("int16_t", f"{name}_first", np.array([a for a, _ in spans]))
     yield _table("int16_t", f"{name}_end", np.array([b + 1 for _, b in spans]))
     yield _table("float", f"{name}_weights", np.concatenate(weights))
+
+
+def _defines(names: dict[str, Any]) -> str:
+    return "".join(f"#define BLSH_{name} {value}\n" for name, value in names.items())
 
 
 def _table(kind: str, name: str, values: np.ndarray | Array) -> str:
@@ -231,9 +224,6 @@ def _table(kind: str, name: str, values: np.ndarray | Array) -> str:
 def _braces(array: np.ndarray, kind: str) -> str:
     if array.ndim > 1:
         return "{\n" + ",\n".join(_braces(row, kind) for row in array) + "}"
-    if kind == "float":
-        # Nine digits tell every float32 apart.
-        return "{" + ",".join(f"{value:.8e}f" for value in array) + "}"
-    return (
-        "{" + ",".join(f"{value}u" if kind == "uint32_t" else f"{value}" for value in array) + "}"
-    )
+    # Nine digits tell every float32 apart.
+    form = {"float": "{:.8e}f", "uint32_t": "{}u"}.get(kind, "{}")
+    return "{" + ",".join(map(form.format, array)) + "}"

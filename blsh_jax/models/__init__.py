@@ -1,10 +1,10 @@
 """Models: one versioned file in and out, and the pretrained ones."""
 
+from blsh_jax.models.archive import ModelError
 from blsh_jax.models.model import (
     DEFAULT,
     FORMAT_VERSION,
     Model,
-    ModelError,
     load,
     load_named,
     load_pretrained,

@@ -1,9 +1,9 @@
 """Models: one versioned .npz file in and out. No pickle."""
 
 import dataclasses
+import io
 import json
 import os
-import zipfile
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from blsh_jax import config as configs
+from blsh_jax import files
 from blsh_jax._version import __version__
 from blsh_jax.config import SeparationConfig, TrainConfig
-from blsh_jax.files import replacing
+from blsh_jax.models import archive
+from blsh_jax.models.archive import Archive, Field, ModelError
 from blsh_jax.paper.codes import Hasher
 from blsh_jax.paper.separation import Dictionary, MaskFunction, SpectralDictionary
+from blsh_jax.robust.features import feature_function
 from blsh_jax.robust.speech_presence import mask_function
-from blsh_jax.search.packing import num_words
+from blsh_jax.search.packing import WORD_BITS, num_words
 
 FORMAT = "blsh_jax model"
 FORMAT_VERSION = 7  # 6 is read, too
 DEFAULT = "default"
 _PRETRAINED_FOLDER = resources.files("blsh_jax.models")
-
-
-class ModelError(ValueError):
-    """A model file that cannot be used: which file, what is wrong, what to do."""
+_MOST_FEATURES = 16_384  # D, so that the features of a block of frames stay small
+_MOST_BITS = 4096  # L
+_KIND = "model file"
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -99,10 +101,13 @@ def save(model: Model, path: str | os.PathLike) -> None:
     """Write a model as one .npz file, whole or not at all.
 
     Args:
-        model: what to write.
+        model: what to write; float arrays are stored in the precision of their docstrings.
         path: the file; missing folders are made.
+
+    Raises:
+        ModelError: ``load`` would refuse the file: arrays do not fit one another or the
+            configuration, or hold NaN or infinity. Nothing is written.
     """
-    path = Path(path)
     header = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -111,22 +116,25 @@ def save(model: Model, path: str | os.PathLike) -> None:
         "num_bins": model.dictionary.num_bins,
         "provenance": model.provenance,
     }
-    arrays = {
+    arrays: dict[str, Any] = {
         "header": np.array(json.dumps(header)),
-        "projections": model.hasher.projections,
-        "biases": model.hasher.biases,
-        "betas": model.hasher.betas,
-        "codes": model.dictionary.codes,
-        "masks": model.dictionary.masks,
+        **{name: np.asarray(a, np.float32) for name, a in model.hasher._asdict().items()},
+        "codes": np.asarray(model.dictionary.codes),
+        "masks": np.asarray(model.dictionary.masks),
     }
     if model.frames is not None:
-        arrays["frames"] = model.frames
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **{k: np.asarray(v) for k, v in arrays.items()})  # type: ignore[arg-type]
+        arrays["frames"] = np.asarray(model.frames, np.float16)
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    _read(Archive(path, content, _KIND, "it is not saved"))
+    files.write(path, content.getvalue())
 
 
 def load(path: str | os.PathLike) -> Model:
     """Read a model file.
+
+    The file is not trusted: types, shapes and sizes of its arrays and all settings are checked
+    before it is unpacked, and what it holds must fit together. No pickle is read.
 
     Args:
         path: a file that ``save`` wrote.
@@ -136,37 +144,14 @@ def load(path: str | os.PathLike) -> Model:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ModelError: the file cannot be read, is damaged, is no model, or is of another format.
+        ModelError: the file cannot be read, is damaged, is no model, is of another format, or holds
+            what no model holds.
     """
     try:
-        # Opened here, because np.load leaves a damaged file open.
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with archive.reading(path, _KIND, "copy it again, or train it anew") as file:
+            return _read(file)
     except FileNotFoundError:
         raise FileNotFoundError(f"no model at {path}: check the path") from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror})") from None
-    # AttributeError, TypeError: a file of one array is no archive.
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        AttributeError,
-        TypeError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise ModelError(f"{path} is not a whole model file ({error}): copy it again") from error
-    header = _header(path, arrays)
-    try:
-        hasher = Hasher(*(jnp.asarray(arrays[name]) for name in Hasher._fields))
-        codes, masks = jnp.asarray(arrays["codes"]), jnp.asarray(arrays["masks"])
-        dictionary = Dictionary(hasher, codes, masks, header["num_bins"])
-        config = configs.from_dict(TrainConfig, _current(header["config"], header["version"]))
-        model = Model(config, dictionary, header["provenance"], arrays.get("frames"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path} is not a usable model: {error}") from error
-    _check_shapes(path, model)
-    return model
 
 
 def load_pretrained(name: str = DEFAULT) -> Model:
@@ -210,22 +195,69 @@ def pretrained_names() -> list[str]:
     )
 
 
-def _header(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+def _read(file: Archive) -> Model:
+    header = file.header()
+    config = _config(file, header)
+    num_bits, num_frames = file.length("projections"), file.length("codes")
     try:
-        header = json.loads(str(arrays["header"]))
-        known = header["format"] == FORMAT
-    except (KeyError, TypeError, json.JSONDecodeError):
-        known = False
-    if not known:
-        raise ModelError(f"{path} is an .npz file, but not a model of this package")
-    if header["version"] not in (6, FORMAT_VERSION):
-        newer = header["version"] > FORMAT_VERSION
+        fields = _fields(config.separation, num_bits, num_frames)
+    except ValueError as error:
+        file.refuse("its configuration", f"cannot be used ({error})")
+    num_bins = config.separation.stft.num_bins
+    if header.get("num_bins") != num_bins:
+        file.refuse("num_bins", f"is {header.get('num_bins')!r:.60}, but the window has {num_bins}")
+    arrays = file.arrays(fields)
+    for name, used in (("codes", num_bits), ("masks", num_bins)):
+        unused = arrays[name].shape[1] * WORD_BITS - used
+        if unused and (arrays[name][:, -1] >> np.uint32(WORD_BITS - unused)).any():
+            file.refuse(name, f"has bits beyond the {used} that are in use")
+    hasher = Hasher(*(jnp.asarray(arrays[name]) for name in Hasher._fields))
+    codes, masks = jnp.asarray(arrays["codes"]), jnp.asarray(arrays["masks"])
+    dictionary = Dictionary(hasher, codes, masks, num_bins)
+    return Model(config, dictionary, header["provenance"], arrays.get("frames"))
+
+
+def _config(file: Archive, header: dict[str, Any]) -> TrainConfig:
+    """The settings, once the header is known to be that of a model of a format that is read."""
+    if header.get("format") != FORMAT:
+        file.refuse("format", f"is {header.get('format')!r:.60}, and should be {FORMAT!r}")
+    version = header.get("version")
+    if version not in (6, FORMAT_VERSION):
+        newer = isinstance(version, int) and version > FORMAT_VERSION
         advice = "upgrade blsh_jax" if newer else "train it anew, or use the blsh_jax that wrote it"
-        raise ModelError(
-            f"{path} has model format {header['version']}, this version of blsh_jax reads "
-            f"{FORMAT_VERSION}: {advice}"
+        problem = f"is {version!r:.60}, and this blsh_jax reads 6 and {FORMAT_VERSION}"
+        file.refuse("version", problem, advice)
+    for name in ("config", "provenance"):
+        if not isinstance(header.get(name), dict):
+            file.refuse(name, "is missing, or is no object of JSON")
+    config = header["config"] if version == FORMAT_VERSION else _renamed(header["config"])
+    try:
+        return configs.from_dict(TrainConfig, config)
+    except ValueError as error:
+        file.refuse("its configuration", f"cannot be used ({error})")
+
+
+def _fields(config: SeparationConfig, num_bits: int, num_frames: int) -> dict[str, Field]:
+    """What a model file must hold.
+
+    Raises:
+        ValueError: the settings do not go together, or ask for more than the limits.
+    """
+    size = feature_function(config.features, config.stft).size
+    if size > _MOST_FEATURES or num_bits > _MOST_BITS:
+        raise ValueError(
+            f"{size} features and {num_bits} bits: give {_MOST_FEATURES} and {_MOST_BITS} at most"
         )
-    return header
+    if num_frames < config.num_neighbors:
+        raise ValueError(f"num_neighbors is {config.num_neighbors}: there are {num_frames} frames")
+    return {
+        "projections": Field("<f4", (num_bits, size)),
+        "biases": Field("<f4", (num_bits,)),
+        "betas": Field("<f4", (num_bits,)),
+        "codes": Field("<u4", (num_frames, num_words(num_bits))),
+        "masks": Field("<u4", (num_frames, num_words(config.stft.num_bins))),
+        "frames": Field("<f2", (num_frames, size), optional=True),
+    }
 
 
 # Settings of format 6 by their names now.
@@ -244,32 +276,14 @@ _RENAMED = {
 }
 
 
-def _current(config: dict[str, Any], version: int) -> dict[str, Any]:
-    """The configuration of a file, as this version names it."""
-    if version == FORMAT_VERSION:
-        return config
-
-    def rename(value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {_RENAMED.get(name, name): rename(inner) for name, inner in value.items()}
-
-    renamed = rename(config)
-    renamed.pop("learner")  # bits were not always boosted
-    used = [field.name for field in dataclasses.fields(SeparationConfig)]
-    renamed["separation"] = {name: renamed.pop(name) for name in used}
-    return renamed
-
-
-def _check_shapes(path: str | os.PathLike, model: Model) -> None:
-    hasher, dictionary = model.hasher, model.dictionary
-    bits, frames = hasher.projections.shape[0], dictionary.codes.shape[0]
-    expected = {
-        "biases": (hasher.biases, (bits,)),
-        "betas": (hasher.betas, (bits,)),
-        "codes": (dictionary.codes, (frames, num_words(bits))),
-        "masks": (dictionary.masks, (frames, num_words(dictionary.num_bins))),
+def _renamed(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of format 6, as this version names it."""
+    sections = {
+        _RENAMED.get(section, section): {_RENAMED.get(name, name): v for name, v in inner.items()}
+        if isinstance(inner, dict)
+        else inner
+        for section, inner in config.items()
+        if section != "learner"  # bits were not always boosted
     }
-    for name, (array, shape) in expected.items():
-        if array.shape != shape:
-            raise ModelError(f"{path}: {name} has shape {array.shape}, expected {shape}")
+    used = {field.name for field in dataclasses.fields(SeparationConfig)} & set(sections)
+    return sections | {"separation": {name: sections.pop(name) for name in used}}

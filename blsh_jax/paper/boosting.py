@@ -217,7 +217,7 @@ def step(state: State, frames: Array, ssms: Array, config: FitConfig) -> tuple[S
         The state with one more bit, and how it came out.
 
     Raises:
-        ValueError: as ``in_memory``.
+        ValueError: G is no such multiple.
 
     Source: [ICASSP20] Algorithm 2, the body of its loop.
     """
@@ -229,16 +229,13 @@ def next_bit(
 ) -> tuple[State, BitInfo]:
     """``step``, wherever the blocks are: fit a projection, keep the best, weigh it.
 
+    Gives, as ``step``, the state with one more bit, and how it came out.
+
     Args:
         state: the bits so far.
         visits: of the blocks, for this bit.
         config: how to fit.
         walk: (key, visits, config) to the candidates after fitting, and the steps taken.
-
-    Returns:
-        The state with one more bit, and how it came out.
-
-    Source: [ICASSP20] Algorithm 2, the body of its loop.
     """
     key = jax.random.fold_in(state.key, state.bits.learned)
     candidates, num_steps = walk(key, visits, config)
@@ -256,9 +253,9 @@ def boost(frames: Array, ssms: Array, config: FitConfig, key: Array) -> tuple[Ha
     """All bits: Algorithm 2 as a scan. Pure; vmap it over keys.
 
     Args:
-        frames: as in ``step``.
-        ssms: as in ``step``.
-        config: how to fit; static.
+        frames: as in ``step``, and so the next two.
+        ssms: target similarities.
+        config: how to fit.
         key: PRNG key.
 
     Returns:

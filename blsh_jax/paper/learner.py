@@ -5,13 +5,11 @@
 
 The product z = h_i h_j of two bits is +1 or -1, so every pair metric D is affine in it, A + z C
 (``similarity.affine``), and eq. 5 is one quadratic form, sum V A + h^T M h with M = V C. Its
-gradient
-2 M h is one product with M, whatever the metric, and R candidates side by side share it.
+gradient 2 M h is one product with M, whatever the metric, and R candidates side by side share it.
 
 The authors differentiate D itself, a parabola in z for the squared error. It has the values of the
 line at z = +1 and -1 but not its slope: C + z / 2 in place of C. That adds the row sums of V, times
-h,
-to the gradient, which draws activations towards 0 and so keeps bits balanced.
+h, to the gradient, which draws activations towards 0 and so keeps bits balanced.
 
 A candidate is a row of D + 1 numbers: a projection and, last, its bias (the weight of a constant
 feature 1).

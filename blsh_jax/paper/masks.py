@@ -59,16 +59,11 @@ def apply_mask(mask: Array, mixture: Array) -> Array:
     return mixture * mask.astype(mixture.dtype)
 
 
-def pack_masks(masks: Array) -> Array:
-    """Binary masks, 32 bins to a word: (..., F) bool to (..., Wf) uint32."""
-    return packing.pack_bits(masks)
-
-
 def average_masks(packed_masks: Array, indices: Array, num_bins: int) -> Array:
     """The mean of the neighbours' binary masks.
 
     Args:
-        packed_masks: (N, Wf) uint32.
+        packed_masks: (N, Wf) uint32, of ``packing.pack_bits``.
         indices: (Q, K) int32 rows of ``packed_masks``.
         num_bins: F.
 

@@ -159,7 +159,7 @@ def build_dictionary(hasher: Hasher, frames: Array, binary_masks: Array) -> Dict
         raise ValueError(f"{len(frames)} frames, but binary_masks has {len(binary_masks)} rows")
     if binary_masks.dtype == np.uint32:
         raise ValueError("binary_masks is uint32, packed: give bool, or call Dictionary itself")
-    packed = masks.pack_masks(binary_masks)
+    packed = packing.pack_bits(binary_masks)
     return Dictionary(hasher, codes.encode(hasher, frames), packed, binary_masks.shape[-1])
 
 

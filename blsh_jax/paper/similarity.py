@@ -1,12 +1,7 @@
 """Similarity: what codes should reproduce, and how far a pair of bits is from it.
 
 A target self-similarity matrix (SSM) S holds one similarity per pair of frames of a block. The
-product z = h_i h_j of two bits is +1 or -1, so every pair metric D(z, S) is affine in it,
-
-    D(z, S) = A + z C,   A = (D(+1, S) + D(-1, S)) / 2,   C = (D(+1, S) - D(-1, S)) / 2,
-
-and the weighted error of a code is one quadratic form, sum V A + h^T (V C) h. ``affine`` gives A
-and C; nothing else in the package spells a metric out.
+pair metrics are spelled out here and nowhere else in the package.
 """
 
 from typing import Literal
@@ -28,35 +23,19 @@ def self_similarity(vectors: Array, target: Target = "rbf", sigma2: float = 0.3)
 
     Args:
         vectors: (B, D) floating point, of any length; a silent frame (zero) has cosine 0 with all.
-        target: ``cosine``, or ``rbf`` for the Gaussian kernel of it.
+        target: ``cosine``, or ``rbf`` for the Gaussian kernel exp((cosine - 1) / sigma2), which is
+            exp(-|a - b|^2 / (2 sigma2)) of vectors a and b of norm 1.
         sigma2: width of the RBF kernel; not used by ``cosine``.
 
     Returns:
         (B, B), same dtype, symmetric.
 
-    Source: [ICASSP20] section 3.
+    Source: [ICASSP20] section 3; [TASLP22] for the kernel.
     """
     unit = unit_norm(vectors)
     cosine = jnp.matmul(unit, unit.T, precision=jax.lax.Precision.HIGHEST)
     if target == "cosine":
         return cosine
-    return rbf(cosine, sigma2)
-
-
-def rbf(cosine: Array, sigma2: float) -> Array:
-    """The Gaussian kernel exp((cosine - 1) / sigma2), element-wise.
-
-    Of vectors a and b of norm 1 it is exp(-|a - b|^2 / (2 sigma2)).
-
-    Args:
-        cosine: cosines between vectors, any shape, floating point.
-        sigma2: width, positive.
-
-    Returns:
-        Same shape and dtype; 1 for a cosine of 1.
-
-    Source: [TASLP22] for the kernel.
-    """
     return jnp.exp((cosine - 1.0) / sigma2)
 
 
@@ -82,7 +61,10 @@ def pair_error(products: Array, ssm: Array, metric: Metric = "squared_error") ->
 
 
 def affine(ssm: Array, metric: Metric = "squared_error") -> tuple[Array, Array]:
-    """The coefficients of D(z, S) = A + z C for z in {-1, +1}.
+    """The coefficients of D(z, S) = A + z C for a product z = h_i h_j of bits, +1 or -1.
+
+    A = (D(+1, S) + D(-1, S)) / 2 and C = (D(+1, S) - D(-1, S)) / 2, so the weighted error of a code
+    is one quadratic form, sum V A + h^T (V C) h.
 
     Args:
         ssm: target similarities of any shape.

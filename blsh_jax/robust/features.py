@@ -19,7 +19,7 @@ from jax import Array
 from blsh_jax.config import FeatureConfig, StftConfig
 from blsh_jax.paper import spectra
 from blsh_jax.paper.spectra import FeatureFunction, SpectralFeatures
-from blsh_jax.robust.voicing import band_voicing
+from blsh_jax.robust.voicing import band_voicing, layout
 
 # Levels above the noise floor are cut here: what stands higher is no noise, however loud.
 LEVEL_RANGE_DB = 40.0
@@ -50,6 +50,10 @@ class RobustFeatures:
 
     config: FeatureConfig
     stft: StftConfig
+
+    def __post_init__(self):
+        if self.config.voicing:
+            layout(self.stft)  # refuses windows that are too short
 
     @property
     def look_ahead(self) -> int:

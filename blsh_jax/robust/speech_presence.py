@@ -1,6 +1,6 @@
 """Speech presence: how likely a bin is speech, of the neighbours' mask and the utterance itself.
 
-    mask, track = join(mask, mixture, config, stft)
+    mask, track = join(mask, mixture, config, stft, track)
 
 The neighbours were recorded in other noise. Where they find little speech, the mixture shows its
 own: per bin, the running mean of the magnitudes, weighted by the absence of speech. Against that
@@ -125,31 +125,28 @@ def join(
     mixture: Array,
     config: SpeechPresenceConfig,
     stft: StftConfig,
-    track: NoiseTrack | None = None,
+    track: NoiseTrack,
 ) -> tuple[Array, NoiseTrack]:
     """The neighbours' mask, joined with what the utterance itself shows, frame after frame.
 
     Args:
         mask: (..., T, F) float32 in [0, 1].
         mixture: (..., T, F) complex64.
-        config: weights of the three sources; without weight on the SNRs the mask stays as it is.
+        config: weights of the three sources.
         stft: the transform that gave the mixture.
-        track: after the frame before the first; default: nothing was heard.
+        track: after the frame before the first; to begin with, ``nothing_heard``.
 
     Returns:
         (..., T, F) float32 in [0, 1], and the track after the last frame.
     """
-    start = nothing_heard((*mask.shape[:-2], mask.shape[-1])) if track is None else track
-    if not config.tracks_noise:
-        return mask, start
-    shape = start.noise_weight.shape
+    shape = track.noise_weight.shape
     weights = Weights(*(jnp.broadcast_to(w, shape) for w in bin_weights(config, stft)))
 
     def step(track: NoiseTrack, frame: tuple[Array, Array]) -> tuple[NoiseTrack, Array]:
         return _join_frame(track, *frame, weights)
 
     frames = jnp.moveaxis(mask, -2, 0), jnp.moveaxis(jnp.square(jnp.abs(mixture)), -2, 0)
-    last, joined = jax.lax.scan(step, start, frames)
+    last, joined = jax.lax.scan(step, track, frames)
     return jnp.moveaxis(joined, 0, -2), last
 
 
@@ -207,7 +204,7 @@ def mask_function(dictionary: FrameDictionary, config: SeparationConfig) -> Mask
 
 
 def with_presence(inner: MaskFunction, config: SeparationConfig) -> MaskFunction:
-    """``inner``, with speech presence joined if the configuration asks for that."""
+    """``inner``, with speech presence joined if the configuration gives the SNRs any weight."""
     if not config.speech_presence.tracks_noise:
         return inner
     return PresenceMask(inner, config.speech_presence, config.stft)

@@ -1,4 +1,4 @@
-"""What every search shares: results, checks, cutting into blocks, and merging of results."""
+"""What every search shares: results, checks, blocks of queries, selection."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
@@ -7,11 +7,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
-
-# A distance beyond that of any code, weighted or not, small enough to be exact in float32.
-FAR = 1 << 24
-
-_CHUNK = 1 << 20  # codes of a dictionary that are laid out at a time
 
 _Tree = TypeVar("_Tree")
 
@@ -110,11 +105,6 @@ def varying(start: _Tree, *arrays: Array) -> _Tree:
     return start
 
 
-def power_of_two(value: int, lowest: int, highest: int) -> int:
-    """The power of two at or above ``value``, kept within two other powers of two."""
-    return min(max(1 << max(value - 1, 0).bit_length(), lowest), highest)
-
-
 def pad_rows(rows: Array, count: int) -> Array:
     """(N, W) rows with the last one repeated up to ``count`` rows.
 
@@ -144,37 +134,3 @@ def smallest(distances: Array, k: int) -> tuple[Array, Array]:
     """
     top, places = jax.lax.top_k(-distances.astype(jnp.float32), k)
     return (-top).astype(jnp.int32), places
-
-
-def merge(first: Neighbors, second: Neighbors, k: int) -> Neighbors:
-    """The k nearest of two results, where every index of the first is below those of the second."""
-    distances = jnp.concatenate([first.distances, second.distances], axis=1)
-    indices = jnp.concatenate([first.indices, second.indices], axis=1)
-    nearest, places = smallest(distances, k)
-    return Neighbors(nearest, jnp.take_along_axis(indices, places, axis=1))
-
-
-def map_chunks(search: Callable[[Array], Neighbors], dictionary_codes: Array, k: int) -> Neighbors:
-    """Search a dictionary chunk by chunk, which bounds the memory, and merge the results.
-
-    Args:
-        search: from a chunk (M, W) to the K nearest in it.
-        dictionary_codes: (N, W) uint32.
-        k: K; static.
-
-    Returns:
-        The K nearest of the whole dictionary.
-    """
-    size = dictionary_codes.shape[0]
-    count = -(-size // _CHUNK)
-    length = size // count
-    head = size - (count - 1) * length
-    first = search(dictionary_codes[:head])
-    if count == 1:
-        return first
-
-    def step(best: Neighbors, start: Array) -> tuple[Neighbors, None]:
-        found = search(jax.lax.dynamic_slice_in_dim(dictionary_codes, start, length))
-        return merge(best, found._replace(indices=found.indices + start), k), None
-
-    return jax.lax.scan(step, first, jnp.arange(head, size, length, dtype=jnp.int32))[0]

@@ -71,22 +71,6 @@ def prefix_codes(codes: Array, num_bits: int) -> Array:
     return kept & jnp.broadcast_to(mask, kept.shape)
 
 
-def hamming_distances(codes_a: Array, codes_b: Array) -> Array:
-    """All Hamming distances between two sets of codes, as one matrix.
-
-    For searching use ``search.hamming_top_k``, which never holds this matrix.
-
-    Args:
-        codes_a: (A, W) uint32.
-        codes_b: (B, W) uint32.
-
-    Returns:
-        (A, B) int32.
-    """
-    differing = codes_a[:, None, :] ^ codes_b[None, :, :]
-    return jnp.sum(jnp.bitwise_count(differing).astype(jnp.int32), axis=-1)
-
-
 def check_num_bits(num_bits: int, available: int) -> None:
     """Raise ValueError unless 1 <= num_bits <= available."""
     if not 1 <= num_bits <= available:

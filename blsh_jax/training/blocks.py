@@ -3,7 +3,7 @@
 Everything that training does to its frames is one ``sweep``: a body that takes a carry and the
 blocks of one step, applied to a list of steps. Blocks in device memory are swept inside one
 compiled loop; blocks on the host (an array or a memory map larger than the device) are read and
-sent one step at a time to the same body.
+sent one step at a time to the same loop.
 
 The blocks of a step are sharded over the mesh axis ``blocks``; carry and outputs are the same on
 every device, because bodies combine blocks by ``block_mean`` only.
@@ -27,7 +27,6 @@ from blsh_jax.paper.learner import PairTerms
 
 AXIS = "blocks"
 BY_BLOCK = P(None, AXIS)  # (S, k, ...): the blocks of a step are shared out
-_STEP_BY_BLOCK = P(AXIS)  # (k, ...)
 
 Body = Callable[[Any, "LoadedBlocks", Any, FitConfig], tuple[Any, Any]]
 
@@ -65,13 +64,22 @@ class HostBlocks(NamedTuple):
     rows: np.ndarray
     weights: np.ndarray
 
-    def step(self, index: int, mesh: Mesh) -> LoadedBlocks:
-        """The blocks of one step, on the devices; each process reads its own part only."""
-        step = self._replace(rows=self.rows[index : index + 1], weights=self.weights[index, None])
-        return jax.tree.map(lambda values: values[0], step.load(mesh))
+    @property
+    def num_blocks(self) -> int:
+        """G, without those that only fill the last step."""
+        return int(self.weights.sum())
+
+    @property
+    def num_left_over(self) -> int:
+        """Frames that fill no block."""
+        return self.frames.shape[0] - self.num_blocks * self.rows.shape[2]
+
+    def step(self, index: int) -> "HostBlocks":
+        """The blocks of one step, S = 1."""
+        return self._replace(rows=self.rows[index, None], weights=self.weights[index, None])
 
     def load(self, mesh: Mesh) -> LoadedBlocks:
-        """All blocks on the devices."""
+        """The same on the devices; each process reads its own part only."""
         return LoadedBlocks(
             _load(self.frames, self.rows, mesh),
             None if self.targets is None else _load(self.targets, self.rows, mesh),
@@ -104,7 +112,13 @@ def cut(
     Raises:
         ValueError: the shapes do not fit.
     """
-    _check_frames(frames, targets)
+    if frames.ndim != 2 or frames.shape[0] < 2:
+        raise ValueError(f"frames has shape {frames.shape}: give (N, D) with 2 frames or more")
+    if targets is not None and (targets.ndim != 2 or len(targets) != len(frames)):
+        raise ValueError(
+            f"target has shape {targets.shape}: give one vector for each of the "
+            f"{frames.shape[0]} frames"
+        )
     num_frames = frames.shape[0]
     size = min(config.block_size, num_frames)
     num_blocks, per_step = num_frames // size, config.blocks_per_step
@@ -142,26 +156,13 @@ def sweep(
         The last carry, and the outputs stacked: (T, ...).
     """
     if isinstance(blocks, LoadedBlocks):
-        return _sweep_resident(carry, np.int32(steps), blocks, shared, body, config, mesh)
-    outputs = []
+        return _sweep(carry, np.int32(steps), blocks, shared, body, config, mesh)
+    first, outputs = np.zeros(1, np.int32), []
     for index in steps:
-        carry, output = _visit(carry, blocks.step(int(index), mesh), shared, body, config, mesh)
+        step = blocks.step(index).load(mesh)
+        carry, output = _sweep(carry, first, step, shared, body, config, mesh)
         outputs.append(output)
-    return carry, jax.tree.map(lambda *values: jnp.stack(values), *outputs)
-
-
-def each_block(function: Callable, *values: Array) -> Any:
-    """A function of one block, applied to the k blocks of a step on this device; for bodies.
-
-    Like ``jax.vmap``, but one block after another: a block is then computed in the same way whether
-    a device holds one of a step's blocks or all. (Products of several blocks at once round
-    differently, and a bit of rounding grows: after four bits, one frame in 2000 had another bit.)
-
-    Args:
-        function: of the arrays of one block.
-        values: arrays (k, ...).
-    """
-    return jax.lax.map(lambda block: function(*block), values)
+    return carry, jax.tree.map(lambda *values: jnp.concatenate(values), *outputs)
 
 
 def block_mean(values: Array, weights: Array) -> Array:
@@ -191,7 +192,7 @@ def sharded(function: Callable, mesh: Mesh, in_specs: Any, out_specs: Any) -> Ca
 
 
 @functools.partial(jax.jit, static_argnames=("body", "config", "mesh"))
-def _sweep_resident(carry, steps, blocks, shared, body, config, mesh):
+def _sweep(carry, steps, blocks, shared, body, config, mesh):
     def run(carry, steps, blocks, shared):
         def visit(carry, step):
             return body(carry, jax.tree.map(lambda a: a[step], blocks), shared, config)
@@ -199,14 +200,6 @@ def _sweep_resident(carry, steps, blocks, shared, body, config, mesh):
         return jax.lax.scan(visit, carry, steps)
 
     return sharded(run, mesh, (P(), P(), BY_BLOCK, P()), P())(carry, steps, blocks, shared)
-
-
-@functools.partial(jax.jit, static_argnames=("body", "config", "mesh"))
-def _visit(carry, step, shared, body, config, mesh):
-    def run(carry, step, shared):
-        return body(carry, step, shared, config)
-
-    return sharded(run, mesh, (P(), _STEP_BY_BLOCK, P()), P())(carry, step, shared)
 
 
 def _assemble(values: Array) -> Array:
@@ -225,14 +218,3 @@ def _load(values: np.ndarray, rows: np.ndarray, mesh: Mesh) -> Array:
 
 def _place(shape: tuple[int, ...], read: Callable, mesh: Mesh) -> Array:
     return jax.make_array_from_callback(shape, NamedSharding(mesh, BY_BLOCK), read)
-
-
-def _check_frames(frames: np.ndarray, target: np.ndarray | None) -> None:
-    """Refuse frames and targets that no codes can be learned from."""
-    if frames.ndim != 2 or frames.shape[0] < 2:
-        raise ValueError(f"frames has shape {frames.shape}: give (N, D) with 2 frames or more")
-    if target is not None and (target.ndim != 2 or target.shape[0] != frames.shape[0]):
-        raise ValueError(
-            f"target has shape {target.shape}: give one vector for each of the "
-            f"{frames.shape[0]} frames"
-        )

@@ -4,7 +4,7 @@ Letters: U utterances of n samples, T frames, F bins, D features, N frames drawn
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,13 +15,14 @@ from tqdm import tqdm
 
 from blsh_jax import corpora
 from blsh_jax.config import SeparationConfig, TrainConfig
-from blsh_jax.corpora import Batch, Mixture
+from blsh_jax.corpora import Mixture
 from blsh_jax.paper import codes, masks, spectra
 from blsh_jax.paper.codes import Hasher
 from blsh_jax.robust.band_shares import band_shares
 from blsh_jax.robust.features import feature_function
 from blsh_jax.robust.high_pass import high_pass
 from blsh_jax.robust.pre_roll import with_pre_roll
+from blsh_jax.search.packing import pack_bits
 
 _BATCH_SIZE = 32
 _NUM_BANDS = 64  # in which masks are compared while hyperplanes are learned and fine-tuned
@@ -70,16 +71,10 @@ def sample_frames(
     rng = np.random.default_rng(config.seed)
     parts: list[tuple[np.ndarray, ...]] = []
     num_seen = 0
-    bar = tqdm(total=len(mixtures), desc="mixtures", unit="mix", disable=not progress)
-    for batch in corpora.batches(mixtures, _BATCH_SIZE):
-        *arrays, valid = _frames(batch, config)
-        candidates = np.flatnonzero(valid)
-        chosen = candidates[rng.random(len(candidates)) < config.dictionary_fraction]
-        mixture = batch.indices[chosen // (len(valid) // len(batch.indices))]
-        parts.append((*(np.asarray(array)[chosen] for array in arrays), mixture))
-        num_seen += len(candidates)
-        bar.update(np.count_nonzero(batch.lengths))
-    bar.close()
+    for arrays, rows, sources in _batches(mixtures, config, "mixtures" if progress else None):
+        drawn = rng.random(len(rows)) < config.dictionary_fraction
+        parts.append((*(np.asarray(array)[rows[drawn]] for array in arrays), sources[drawn]))
+        num_seen += len(rows)
     order = rng.permutation(sum(len(part[0]) for part in parts))
     if not len(order):
         raise ValueError(
@@ -115,15 +110,12 @@ def hash_frames(
     """
     encoded: list[list[np.ndarray]] = [[] for _ in hashers]
     packed = []
-    bar = tqdm(total=len(mixtures), desc="hashing", unit="mix", disable=not progress)
-    for batch in corpora.batches(mixtures, _BATCH_SIZE):
-        frames, batch_masks, _, valid = _frames(batch, config)
-        rows = np.flatnonzero(valid)
+    for (frames, batch_masks, _), rows, _ in _batches(
+        mixtures, config, "hashing" if progress else None
+    ):
         packed.append(np.asarray(batch_masks)[rows])
         for parts, hasher in zip(encoded, hashers, strict=True):
             parts.append(np.asarray(_encode(hasher, frames))[rows])
-        bar.update(np.count_nonzero(batch.lengths))
-    bar.close()
     return [np.concatenate(parts) for parts in encoded], np.concatenate(packed)
 
 
@@ -163,12 +155,23 @@ def analyse(speech: Array, noise: Array, config: TrainConfig) -> Analysis:
     return Analysis(spoken, rest, frames, high_pass(binary, config.high_pass_hz, stft))
 
 
-def _frames(batch: Batch, config: TrainConfig) -> tuple[Array, Array, Array, Array]:
-    """``_flat_frames`` of a batch, with what decides them alone: all runs compile it once."""
+def _batches(
+    mixtures: Sequence[Mixture], config: TrainConfig, shown_as: str | None
+) -> Iterator[tuple[list[Array], np.ndarray, np.ndarray]]:
+    """``_flat_frames`` of batch after batch, their rows of signal, and the mixtures of these.
+
+    ``shown_as`` is what a progress bar says; None shows none.
+    """
     used = config.separation
     separation = SeparationConfig(stft=used.stft, features=used.features)
+    # What decides the frames alone: all runs compile once.
     deciding = TrainConfig(separation=separation, high_pass_hz=config.high_pass_hz)
-    return _flat_frames(batch.speech, batch.noise, batch.lengths, deciding)
+    with tqdm(total=len(mixtures), desc=shown_as, unit="mix", disable=shown_as is None) as bar:
+        for batch in corpora.batches(mixtures, _BATCH_SIZE):
+            *arrays, valid = _flat_frames(batch.speech, batch.noise, batch.lengths, deciding)
+            rows = np.flatnonzero(valid)
+            yield arrays, rows, batch.indices[rows // (len(valid) // len(batch.indices))]
+            bar.update(np.count_nonzero(batch.lengths))
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -184,4 +187,4 @@ def _flat_frames(speech, noise, lengths, config) -> tuple[Array, Array, Array, A
     within = spectra.frame_mask(lengths, speech.shape[-1], stft)
     valid = within & (jnp.max(jnp.abs(frames), axis=-1) > 0)
     flat = lambda array, ndim: array.reshape(-1, *array.shape[-ndim:])
-    return flat(frames, 1), flat(masks.pack_masks(mask), 1), flat(shares, 2), valid.reshape(-1)
+    return flat(frames, 1), flat(pack_bits(mask), 1), flat(shares, 2), valid.reshape(-1)

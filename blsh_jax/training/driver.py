@@ -74,21 +74,22 @@ def prepare(
     """Permute frames, cut them into blocks and lay them out for training.
 
     Args:
-        frames: (N, D) float array, or a memory map (``np.load(path, mmap_mode="r")``).
+        frames: as in ``fit``, and so are config, target, plan and mesh.
         config: how to fit.
         key: PRNG key of the permutation.
-        target: (N, D') vectors whose similarity is the target; default: the frames.
-        plan: the memory plan; default: the fastest that fits.
-        mesh: devices with the axis ``blocks``; default: one device.
-
-    Returns:
-        The training set.
+        target: vectors whose similarity is the target.
+        plan: the memory plan.
+        mesh: the devices.
 
     Raises:
         ValueError: the shapes, the numbers or the mesh do not fit.
     """
     mesh = training_mesh(1) if mesh is None else mesh
-    _check_mesh(config, mesh)
+    if config.blocks_per_step % mesh.size:
+        raise ValueError(
+            f"blocks_per_step is {config.blocks_per_step}: give a multiple of the "
+            f"{mesh.size} devices of the mesh"
+        )
     host = cut(
         np.asanyarray(frames), None if target is None else np.asanyarray(target), config, key
     )
@@ -101,20 +102,17 @@ def prepare(
         rows = host.rows[host.weights > 0].ravel()[: plans.WHITENING_FRAMES]
         sample = host.frames[rows].astype(jnp.result_type(float))
         basis = _whitening(sample, config.ridge)
-    blocks = host if plan == "stream" else plans.keep_ssms(host.load(mesh), plan, config, mesh)
+    blocks = plans.place(host, plan, config, mesh)
     return TrainingSet(host, blocks, basis, plan, predicted, mesh)
 
 
 def step(state: State, training_set: TrainingSet, config: FitConfig) -> tuple[State, BitInfo]:
-    """Learn one more bit.
+    """Learn one more bit; gives the state with it, and how it came out.
 
     Args:
         state: the bits so far; fewer than ``config.num_bits``.
         training_set: the frames.
         config: how to fit.
-
-    Returns:
-        The state with one more bit, and how it came out.
 
     Raises:
         ValueError: the error of the bit is not a number strictly between 0 and 1.
@@ -147,7 +145,8 @@ def fit(
     """Learn L hash functions whose codes reproduce the similarity of frames.
 
     Args:
-        frames: (N, D) float features; a memory map is read block by block.
+        frames: (N, D) float features; a memory map (``np.load(path, mmap_mode="r")``) is read block
+            by block.
         config: how to fit.
         key: PRNG key of everything random here.
         target: (N, D') vectors whose similarity is the target; default: the frames.
@@ -170,7 +169,7 @@ def fit(
     saved, description = None, {}
     if checkpoint is not None:
         description = checkpoints.describe(frames, target, config, key)
-        saved = checkpoints.load(checkpoint, description)
+        saved = checkpoints.load(checkpoint, description, frames.shape[-1])
     mesh = training_mesh(1) if mesh is None else mesh
     memory_before = plans.used_memory(mesh)
     order_key, bits_key = jax.random.split(key)
@@ -179,10 +178,20 @@ def fit(
     infos: list[BitInfo] = [] if saved is None else saved.infos
     known = None if saved is None else saved.hasher
     state = boosting.init(frames.shape[1], config, bits_key, known)
-    leads = jax.process_index() == 0
-    interrupted = False
+    host = training_set.host
+    num_steps, per_step, size = host.rows.shape
+    leads, interrupted = jax.process_index() == 0, False
     with TrainingLog(log if leads else None, progress and leads, config.num_bits, len(infos)) as to:
-        to.start(_announcement(training_set), **_settings(training_set, config))
+        to.start(
+            f"{host.num_blocks} blocks of {size} frames ({host.num_left_over} frames left over), "
+            f"memory plan {training_set.plan}: about {training_set.predicted_bytes / 1e9:.2f} GB "
+            f"on each of {mesh.size} device(s)",
+            config=to_dict(config),
+            num_blocks=host.num_blocks,
+            plan=training_set.plan,
+            predicted_bytes=training_set.predicted_bytes,
+            num_devices=mesh.size,
+        )
         try:
             while len(infos) < config.num_bits:
                 state, info = step(state, training_set, config)
@@ -190,14 +199,28 @@ def fit(
                 if checkpoint is not None and leads:
                     content = Checkpoint(_learned(state), infos, training_set.plan)
                     checkpoints.save(checkpoint, content, description)
-                to.bit(len(infos), info, _frames_visited(info, training_set) / info.seconds)
+                visited = (info.steps + num_steps) * per_step * size  # by steps and evaluation
+                to.bit(len(infos), info, visited / info.seconds)
         except KeyboardInterrupt:
             interrupted = True
             if not infos:
                 raise
     hasher = _learned(state)
-    used = plans.peak_memory(mesh) - memory_before
-    return hasher, _summarize(infos, hasher, training_set, config, used, interrupted)
+    peak_bytes = plans.peak_memory(mesh) - memory_before
+    weighted, plain = approximation_errors(host, hasher, config)
+    return hasher, FitInfo(
+        **by_field(infos),
+        approximation_error=weighted,
+        plain_approximation_error=plain,
+        num_frames=host.num_blocks * size,
+        num_left_over=host.num_left_over,
+        num_blocks=host.num_blocks,
+        block_size=size,
+        plan=training_set.plan,
+        predicted_bytes=training_set.predicted_bytes,
+        peak_bytes=peak_bytes,
+        interrupted=interrupted,
+    )
 
 
 def weigh(
@@ -287,67 +310,6 @@ _whitening = functools.partial(jax.jit, static_argnames=("ridge",))(fast.whiteni
 def _learned(state: State) -> Hasher:
     """The bits learned so far, at least one, without padding."""
     return state.bits.hasher.prefix(int(state.bits.learned))
-
-
-def _frames_visited(info: BitInfo, training_set: TrainingSet) -> int:
-    """Frames that the steps and the evaluation of a bit went through."""
-    num_steps, per_step, size = training_set.host.rows.shape
-    return (info.steps + num_steps) * per_step * size
-
-
-def _announcement(training_set: TrainingSet) -> str:
-    settings = training_set.host.rows.shape
-    num_blocks = int(training_set.host.weights.sum())
-    left_over = training_set.host.frames.shape[0] - num_blocks * settings[2]
-    return (
-        f"{num_blocks} blocks of {settings[2]} frames ({left_over} frames left over), memory plan "
-        f"{training_set.plan}: about {training_set.predicted_bytes / 1e9:.2f} GB on each of "
-        f"{training_set.mesh.size} device(s)"
-    )
-
-
-def _settings(training_set: TrainingSet, config: FitConfig) -> dict[str, Any]:
-    return {
-        "config": to_dict(config),
-        "num_blocks": int(training_set.host.weights.sum()),
-        "plan": training_set.plan,
-        "predicted_bytes": training_set.predicted_bytes,
-        "num_devices": training_set.mesh.size,
-    }
-
-
-def _summarize(
-    infos: list[BitInfo],
-    hasher: Hasher,
-    training_set: TrainingSet,
-    config: FitConfig,
-    peak_bytes: int,
-    interrupted: bool,
-) -> FitInfo:
-    host = training_set.host
-    weighted, plain = approximation_errors(host, hasher, config)
-    num_blocks, block_size = int(host.weights.sum()), host.rows.shape[2]
-    return FitInfo(
-        **by_field(infos),
-        approximation_error=weighted,
-        plain_approximation_error=plain,
-        num_frames=num_blocks * block_size,
-        num_left_over=host.frames.shape[0] - num_blocks * block_size,
-        num_blocks=num_blocks,
-        block_size=block_size,
-        plan=training_set.plan,
-        predicted_bytes=training_set.predicted_bytes,
-        peak_bytes=peak_bytes,
-        interrupted=interrupted,
-    )
-
-
-def _check_mesh(config: FitConfig, mesh: Mesh) -> None:
-    if config.blocks_per_step % mesh.size:
-        raise ValueError(
-            f"blocks_per_step is {config.blocks_per_step}: give a multiple of the "
-            f"{mesh.size} devices of the mesh"
-        )
 
 
 def _check_epsilon(epsilon: float, bit: int, block_size: int) -> None:

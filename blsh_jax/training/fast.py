@@ -3,9 +3,8 @@
 Not the authors' optimiser, but their loss. R hyperplanes start from random directions and take a
 fixed number of steps side by side; the best on all blocks is kept. Every direction is equally easy
 to reach in white coordinates, and rows are kept at unit length there, which gives activations of
-unit
-variance: the straight-through derivative neither saturates nor becomes constant. The pair metric is
-differentiated as a line (``paper.learner``).
+unit variance: the straight-through derivative neither saturates nor becomes constant. The pair
+metric is differentiated as a line (``paper.learner``).
 
 Letters: R candidates, N frames, D features.
 """

@@ -25,13 +25,8 @@ class FitInfo:
     """How training went.
 
     Attributes:
-        objective: (L,) as in ``BitInfo``, and so the next six.
-        constant_objective: (L,).
-        epsilon: (L,).
-        beta: (L,).
-        balance: (L,).
-        steps: (L,).
-        seconds: (L,).
+        objective: (L,) as in ``BitInfo``, and so are constant_objective, epsilon, beta, balance,
+            steps and seconds.
         approximation_error: (L,) mean of (S - sum beta [a = b] / sum beta)^2 of the first l bits
             ([ICASSP20] eq. 3), on up to 8 blocks.
         plain_approximation_error: (L,) the same with equal weights, what a Hamming search uses.
@@ -68,10 +63,9 @@ class FitInfo:
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain lists and numbers, ready for JSON."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
             name: value.tolist() if isinstance(value, np.ndarray) else value
-            for name, value in values.items()
+            for name, value in vars(self).items()
         }
 
 
@@ -98,14 +92,10 @@ def approximation_errors(
     """
     targets = blocks.frames if blocks.targets is None else blocks.targets
     dtype = jnp.result_type(float)
-    errors = [
-        np.asarray(
-            _block_errors(
-                blocks.frames[rows].astype(dtype), targets[rows].astype(dtype), hasher, config
-            )
-        )
-        for rows in blocks.rows[blocks.weights > 0][:_APPROXIMATION_BLOCKS]
-    ]
+    errors = []
+    for rows in blocks.rows[blocks.weights > 0][:_APPROXIMATION_BLOCKS]:
+        parts = (values[rows].astype(dtype) for values in (blocks.frames, targets))
+        errors.append(np.asarray(_block_errors(*parts, hasher, config)))
     weighted, plain = np.mean(errors, axis=0)
     return weighted, plain
 

@@ -18,7 +18,7 @@ class TrainingLog:
 
     The file gets one object per line: first ``start`` with the settings and the memory plan, then
     one per bit with the entries of ``BitInfo``, last ``end``. A run that goes on from a checkpoint
-    adds to the file.
+    adds to the file, after its last whole line.
     """
 
     def __init__(self, path: str | os.PathLike | None, progress: bool, num_bits: int, done: int):
@@ -33,6 +33,7 @@ class TrainingLog:
         self._file = None
         if path is not None:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
+            _cut_half_line(Path(path))
             self._file = open(path, "a", buffering=1)  # noqa: SIM115 (closed by __exit__)
         self._bar = tqdm(
             total=num_bits, initial=done, desc="bit", disable=not progress, bar_format=_BAR
@@ -42,10 +43,10 @@ class TrainingLog:
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        self._write("end", error=None if error is None else f"{kind.__name__}: {error}")
         self._bar.close()
         if self._file is not None:
-            self._file.close()
+            with self._file:
+                self._write("end", error=None if error is None else f"{kind.__name__}: {error}")
 
     def start(self, message: str, **entries: Any) -> None:
         """Say what begins; ``message`` is for the screen."""
@@ -66,3 +67,12 @@ class TrainingLog:
         if self._file is not None:
             line = {"event": event, "time": time.time(), **entries}
             self._file.write(json.dumps(line) + "\n")
+
+
+def _cut_half_line(path: Path) -> None:
+    """Remove what a full disk or a power cut left of a line that is not whole."""
+    if path.is_file():
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(path, whole)

@@ -25,7 +25,7 @@ from jax.sharding import PartitionSpec as P
 from blsh_jax.config import FitConfig
 from blsh_jax.paper.boosting import Bits, Blocks, block_terms
 from blsh_jax.paper.similarity import self_similarity
-from blsh_jax.training.blocks import BY_BLOCK, HostBlocks, LoadedBlocks, each_block, sharded
+from blsh_jax.training.blocks import BY_BLOCK, HostBlocks, LoadedBlocks, sharded
 
 Plan = Literal["float32", "bfloat16", "rebuild", "stream"]
 PLANS: tuple[Plan, ...] = ("float32", "bfloat16", "rebuild", "stream")  # fastest first
@@ -49,22 +49,29 @@ def with_terms(step: LoadedBlocks, bits: Bits, config: FitConfig) -> Blocks:
         make = functools.partial(
             block_terms, bits=bits, metric=config.metric, parabola=config.parabola
         )
-        terms = each_block(make, step.frames, ssms)
+        # One block after another: under vmap products would round differently where a device holds
+        # one block of a step and where it holds all, and rounding grows: after four bits, one frame
+        # in 2000 had another bit.
+        terms = jax.lax.map(lambda block: make(*block), (step.frames, ssms))
     return Blocks(step.frames, step.weights, terms)
 
 
 def block_ssms(step: LoadedBlocks, config: FitConfig) -> Array:
     """The (k, B, B) target SSMs of the blocks of a step."""
     vectors = step.frames if step.targets is None else step.targets
-    ssm = lambda block: self_similarity(block, config.target, config.sigma2)
-    return each_block(ssm, vectors)
+    return jax.lax.map(lambda x: self_similarity(x, config.target, config.sigma2), vectors)
 
 
-def keep_ssms(blocks: LoadedBlocks, plan: Plan, config: FitConfig, mesh: Mesh) -> LoadedBlocks:
-    """Blocks with what a plan keeps from the first bit to the last."""
-    if plan != "float32":
+def place(
+    blocks: HostBlocks, plan: Plan, config: FitConfig, mesh: Mesh
+) -> LoadedBlocks | HostBlocks:
+    """Blocks where a plan wants them, with what it keeps from the first bit to the last."""
+    if plan == "stream":
         return blocks
-    return blocks._replace(ssms=_all_ssms(blocks, config, mesh))
+    loaded = blocks.load(mesh)
+    if plan != "float32":
+        return loaded
+    return loaded._replace(ssms=_all_ssms(loaded, config, mesh))
 
 
 def keep_terms(
@@ -91,8 +98,8 @@ def choose(
         The plan and ``predict_bytes`` of it.
     """
     memory = free_memory(mesh) if memory is None else memory
-    candidates = [plan for plan in PLANS if plan != "bfloat16" or _on_accelerator(mesh)]
-    for plan in candidates:
+    on_accelerator = mesh.local_devices[0].platform != "cpu"
+    for plan in (plan for plan in PLANS if plan != "bfloat16" or on_accelerator):
         needed = predict_bytes(blocks, config, plan, mesh.size)
         if needed <= _USABLE * memory:
             break
@@ -116,7 +123,8 @@ def predict_bytes(blocks: HostBlocks, config: FitConfig, plan: Plan, num_devices
     item = jnp.dtype(jnp.result_type(float)).itemsize
     steps_held = 1 if plan == "stream" else num_steps
     held = steps_held * local * size * width * item
-    kept = num_steps * local * size**2 * _pair_bytes(plan, item)
+    pair_bytes = {"float32": 2 * item, "bfloat16": 2}.get(plan, 0)
+    kept = num_steps * local * size**2 * pair_bytes
     working = local * size**2 * item * _WORKING_MATRICES
     whitening = 2 * min(size * num_steps * per_step, WHITENING_FRAMES) * blocks.frames.shape[1]
     return held + kept + working + whitening * item * (config.mode == "fast")
@@ -124,29 +132,25 @@ def predict_bytes(blocks: HostBlocks, config: FitConfig, plan: Plan, num_devices
 
 def free_memory(mesh: Mesh) -> int:
     """Bytes that are free on each device of a mesh (of a CPU: its share of the machine's)."""
-    device = mesh.local_devices[0]
-    statistics = device.memory_stats()
-    if statistics and "bytes_limit" in statistics:
+    statistics = _device_statistics(mesh)
+    if "bytes_limit" in statistics:
         return statistics["bytes_limit"] - statistics["bytes_in_use"]
     try:
         with open("/proc/meminfo") as file:
             kibibytes = {line.split(":")[0]: int(line.split()[1]) for line in file}
         available = kibibytes["MemAvailable"] * 1024
     except (OSError, KeyError):
-        available = _physical_memory() // 2
+        physical = _LEAST_MEMORY
+        if hasattr(os, "sysconf"):
+            physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        available = physical // 2
     return available // len(mesh.local_devices)
-
-
-def _physical_memory() -> int:
-    if hasattr(os, "sysconf"):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return _LEAST_MEMORY
 
 
 def used_memory(mesh: Mesh) -> int:
     """Bytes held now: of the first device, or on a CPU of the process (0 if it cannot be told)."""
-    statistics = mesh.local_devices[0].memory_stats()
-    if statistics and "bytes_in_use" in statistics:
+    statistics = _device_statistics(mesh)
+    if "bytes_in_use" in statistics:
         return statistics["bytes_in_use"]
     try:
         with open("/proc/self/statm") as file:
@@ -157,8 +161,8 @@ def used_memory(mesh: Mesh) -> int:
 
 def peak_memory(mesh: Mesh) -> int:
     """Most bytes ever held: of the first device, or on a CPU of the process (0 on Windows)."""
-    statistics = mesh.local_devices[0].memory_stats()
-    if statistics and "peak_bytes_in_use" in statistics:
+    statistics = _device_statistics(mesh)
+    if "peak_bytes_in_use" in statistics:
         return statistics["peak_bytes_in_use"]
     try:
         import resource
@@ -168,12 +172,9 @@ def peak_memory(mesh: Mesh) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _pair_bytes(plan: Plan, item: int) -> int:
-    return {"float32": 2 * item, "bfloat16": 2}.get(plan, 0)
-
-
-def _on_accelerator(mesh: Mesh) -> bool:
-    return mesh.local_devices[0].platform != "cpu"
+def _device_statistics(mesh: Mesh) -> dict[str, int]:
+    """What the first device says of its memory; a CPU says nothing."""
+    return mesh.local_devices[0].memory_stats() or {}
 
 
 @functools.partial(jax.jit, static_argnames=("config", "mesh"))

@@ -39,10 +39,7 @@ def train(
         **options: of ``fit``: ``plan``, ``mesh``, ``checkpoint``, ``log``.
 
     Returns:
-        The model, with its frames, and the course of the training.
-
-    Raises:
-        ValueError: as ``learn``.
+        As ``learn``, which says what is refused.
 
     Source: [ICASSP20] Algorithm 2 and section 4.
     """
@@ -66,13 +63,11 @@ def learn(
         **options: of ``fit``.
 
     Returns:
-        As ``train``.
+        The model, with its frames, and the course of the training.
 
     Raises:
-        ValueError: the dictionary has fewer frames than ``config.num_neighbors``; or as
-            ``fit`` or ``fine_tuning.fine_tune``.
-
-    Source: [ICASSP20] Algorithm 2.
+        ValueError: the dictionary has fewer frames than ``num_neighbors``; or as ``fit`` or
+            ``fine_tune``.
     """
     kept = slice(0, config.max_dictionary_frames or None)
     if len(sample.frames[kept]) < config.separation.num_neighbors:

@@ -8,6 +8,22 @@
 
 #define HALF (BLSH_WINDOW / 2)
 
+/* The bits of a magnitude, whose order is that of magnitudes, infinity and NaN last. */
+static uint32_t order(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits & 0x7fffffffu;
+}
+
+/* A sample, or silence for one that is too quiet to count or would spoil all that follow. Compared
+ * by bits, as -ffast-math knows no NaN. */
+static float usable(float sample)
+{
+    uint32_t magnitude = order(sample);
+    return order(BLSH_QUIETEST) <= magnitude && magnitude <= order(BLSH_LOUDEST) ? sample : 0.0f;
+}
+
 static void swap(float *a, float *b)
 {
     float kept = *a;
@@ -356,7 +372,8 @@ void blsh_step(blsh_state *state, const float *in, float *out)
     int nearest[BLSH_NEIGHBORS];
 
     memmove(state->samples, state->samples + BLSH_HOP, kept * sizeof(float));
-    memcpy(state->samples + kept, in, BLSH_HOP * sizeof(float));
+    for (int i = 0; i < BLSH_HOP; i++)
+        state->samples[kept + i] = usable(in[i]);
     for (int i = 0; i < BLSH_WINDOW; i++)
         work[i] = state->samples[i] * blsh_hann[i];
     real_transform(work);

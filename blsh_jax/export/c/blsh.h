@@ -19,6 +19,11 @@
 extern "C" {
 #endif
 
+/* A sample that is NaN, infinite or beyond the one counts as 0, as it would spoil what follows, and
+ * so does one below the other, which is digital silence. */
+#define BLSH_LOUDEST 1e10f
+#define BLSH_QUIETEST 1e-18f
+
 #define BLSH_LATENCY (BLSH_WINDOW - BLSH_HOP + BLSH_CONTEXT / 2 * BLSH_HOP)
 
 /* Frames whose levels are kept: as far back as noise floors reach, and the context ahead. */
@@ -51,7 +56,8 @@ typedef struct {
 /* Silence before the first sample; no limit to attenuation. */
 void blsh_init(blsh_state *state);
 
-/* Takes BLSH_HOP samples and gives BLSH_HOP samples; in and out may be the same. */
+/* Takes BLSH_HOP samples and gives BLSH_HOP samples, all of them finite; in and out may be the
+ * same. */
 void blsh_step(blsh_state *state, const float *in, float *out);
 
 #ifdef __cplusplus

@@ -1,4 +1,4 @@
-"""Flags of the launches, made from the configuration dataclasses: the one place that maps them."""
+"""What launches share: flags, made from the configuration dataclasses, recordings, records."""
 
 import dataclasses
 import os
@@ -11,7 +11,9 @@ from typing import Any
 
 from absl import app, flags
 
+from blsh_jax import corpora
 from blsh_jax.config import RECIPES, TrainConfig
+from blsh_jax.evaluation import records
 
 # Flags count as those of the program that asks for them, so that its --help names them.
 flags.disclaim_key_flags()
@@ -20,7 +22,7 @@ flags.disclaim_key_flags()
 _FLAG_NAMES = {"kind": "features"}
 
 
-def run(define_flags: Callable[[], None], main: Callable[[list[str]], None]) -> None:
+def run(define_flags: Callable[[], None], main: Callable[[], None]) -> None:
     """Run a launch; what is wrong with its input is one line and exit status 1, no traceback."""
     define_flags()
 
@@ -29,28 +31,48 @@ def run(define_flags: Callable[[], None], main: Callable[[list[str]], None]) -> 
             raise app.UsageError(f"unexpected argument {argv[1]!r}")
         try:
             _prepare_output()
-            main(argv)
+            main()
         except (ValueError, OSError) as error:
             sys.exit(f"error: {error}")
 
     app.run(guarded)
 
 
-def define_corpora() -> None:
+def define_corpora(required: bool = True) -> None:
     """``--speech``, ``--noise``: where the recordings are."""
+    instead = "" if required else " Without both, the synthetic corpus is used."
     flags.DEFINE_string(
         "speech",
         None,
         "Folder of speech: any folder of audio files (searched recursively), or the root of TIMIT "
-        "or LibriSpeech, recognised by its layout.",
-        required=True,
+        "or LibriSpeech, recognised by its layout." + instead,
+        required=required,
     )
     flags.DEFINE_string(
         "noise",
         None,
         "Folder of noise: any folder of audio files, or the root of the Duan or DEMAND noises.",
-        required=True,
+        required=required,
     )
+
+
+def corpus(name: str) -> corpora.Corpus:
+    """The recordings in the folder of ``--NAME``; those of noises if it ends in ``noise``."""
+    listed = corpora.list_noise if name.endswith("noise") else corpora.list_speech
+    return listed(getattr(flags.FLAGS, name))
+
+
+def load(found: corpora.Corpus, rate: int) -> corpora.Loaded:
+    """Recordings at a rate in Hz; what cannot be used is reported."""
+    loaded = corpora.load(found, rate)
+    corpora.report(loaded)
+    return loaded
+
+
+def recordings(config: TrainConfig, *names: str) -> tuple[corpora.Loaded, ...]:
+    """The recordings in the folders of some flags, at the rate of a configuration."""
+    rate = config.separation.stft.sample_rate
+    return tuple(load(corpus(name), rate) for name in names)
 
 
 def define_output(help_text: str, suffix: str = ".json") -> None:
@@ -61,6 +83,23 @@ def define_output(help_text: str, suffix: str = ".json") -> None:
         lambda path: path is None or path.endswith(suffix),
         f"give the name of a file that ends in {suffix}",
     )
+
+
+def write(
+    rows: list[dict[str, Any]], columns: Sequence[str], config: dict[str, Any], **more: Any
+) -> dict[str, Any]:
+    """Write the record of a launch to ``--output``, print its table, and return it.
+
+    Args:
+        rows: its results.
+        columns: of the table.
+        config: every setting that they depend on.
+        **more: further entries of the record.
+    """
+    made = records.record(rows, config, **more)
+    records.write_json(flags.FLAGS.output, made)
+    print(records.table(rows, columns))
+    return made
 
 
 def define_cache() -> None:

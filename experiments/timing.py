@@ -1,0 +1,84 @@
+"""What the benchmarks share: timing calls that take turns, rows of a record, their recordings."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from absl import flags
+
+from blsh_jax import corpora
+from blsh_jax.config import TrainConfig
+from blsh_jax.corpora import Loaded
+from experiments import launch
+
+COLUMNS = ("name", "size", "ours", "reference", "ratio", "unit", "agrees")
+
+
+class Timing(NamedTuple):
+    """Medians over repeated calls, and the result of one."""
+
+    seconds: float
+    core_seconds: float
+    result: Any
+
+
+def take_turns(repeats: int, *calls: Callable[[], Any]) -> list[Timing]:
+    """Time calls that take turns; their first runs compile and are not counted."""
+    results = [jax.block_until_ready(call()) for call in calls]
+    taken: list[list[tuple[float, float]]] = [[] for _ in calls]
+    for _ in range(repeats):
+        for call, times in zip(calls, taken, strict=True):
+            start, core_start = time.perf_counter(), time.process_time()
+            jax.block_until_ready(call())
+            times.append((time.perf_counter() - start, time.process_time() - core_start))
+    timings = []
+    for times, result in zip(taken, results, strict=True):
+        seconds, core_seconds = (statistics.median(kind) for kind in zip(*times, strict=True))
+        timings.append(Timing(seconds, core_seconds, result))
+    return timings
+
+
+def row(
+    name: str,
+    size: str,
+    ours: float,
+    reference: float | None,
+    unit: str,
+    agrees: bool | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """A row; ``ratio`` is how many times better ours is: by time, or by rate where it has one.
+
+    Args:
+        name: what is timed, against what.
+        size: of the problem.
+        ours: our value.
+        reference: the other's, if there is one.
+        unit: of both; more is better where it is something per second or times real time.
+        agrees: whether the results are the same, if that was looked at.
+        **more: further entries.
+    """
+    ratio = reference and reference / ours
+    if ratio and (unit.endswith("/s") or unit == "times real time"):
+        ratio = 1 / ratio
+    found = (name, size, ours, reference, ratio, unit, agrees)
+    return dict(zip(COLUMNS, found, strict=True)) | more
+
+
+def recordings(config: TrainConfig) -> tuple[Loaded, Loaded, str]:
+    """Speech and noise of the flags, or the synthetic corpus without them, and which it is.
+
+    Raises:
+        ValueError: one of the two flags is missing.
+    """
+    given = flags.FLAGS.speech, flags.FLAGS.noise
+    if given == (None, None):
+        key = jax.random.key(config.seed)
+        speech = corpora.synthetic_speech(jax.random.fold_in(key, 0), 8, 4)
+        return speech, corpora.synthetic_noise(jax.random.fold_in(key, 1)), "synthetic"
+    if None in given:
+        raise ValueError("give both --speech and --noise, or neither")
+    speech, noise = launch.recordings(config, "speech", "noise")
+    return speech, noise, "real"
