@@ -174,8 +174,10 @@ def test_ended_half_way_leaves_nothing_under_the_name_and_is_done_again(tmp_path
 
 @pytest.fixture
 def handlers():
-    """Signals and what they do, to be restored."""
+    """Signals and what they do, to be restored; none is ignored, as it would be under nohup."""
     kept = {number: signal.getsignal(number) for number in cli._ENDING}
+    for number in kept:
+        signal.signal(number, signal.default_int_handler)
     yield kept
     for number, handler in kept.items():
         signal.signal(number, handler)
