@@ -292,6 +292,8 @@ class AugmentationConfig:
         unaugmented: probability that a mixture is made of speech and one noise as they were
             recorded, at the SNR of the published mixtures: what keeps codes good in the known
             noises.
+        noise_folds: noises are dealt to so many folds, and a mixture has noises of one alone: the
+            i-th of fold i modulo their number. Ferns need 2 or more.
     """
 
     num_mixtures: int = 0
@@ -303,11 +305,12 @@ class AugmentationConfig:
     second_noise: float = 0.5
     synthetic_noise: float = 0.0
     unaugmented: float = 0.5
+    noise_folds: int = 1
 
     def __post_init__(self):
         _check(
             self,
-            positive=("mixture_seconds",),
+            positive=("mixture_seconds", "noise_folds"),
             not_negative=("num_mixtures", "equalizer_db"),
             probabilities=("second_noise", "synthetic_noise", "unaugmented"),
         )
@@ -368,6 +371,40 @@ MASK_ALONE = SpeechPresenceConfig()
 
 
 @dataclasses.dataclass(frozen=True)
+class FernConfig:
+    """How boosted ferns learn masks (``robust.ferns``).
+
+    Attributes:
+        num_ferns: M, how many; 0 leaves the mask to the formula of speech presence.
+        fern_bits: B, questions of a fern, whose table has 2^B values.
+        fern_rate: part of a Newton step that a fern takes.
+        fern_ridge: what is added to the curvature of a leaf, so that rare ones stay small.
+        fern_samples: bins on which the questions of a fern are chosen.
+        fern_mixtures: mixtures whose bins are drawn.
+        fern_bins: bins that are drawn of each.
+    """
+
+    num_ferns: int = 0
+    fern_bits: int = 8
+    fern_rate: float = 0.1
+    fern_ridge: float = 30.0
+    fern_samples: int = 200_000
+    fern_mixtures: int = 1600
+    fern_bins: int = 1200
+
+    def __post_init__(self):
+        _check(
+            self,
+            positive=(
+                *("fern_bits", "fern_rate", "fern_ridge"),
+                *("fern_samples", "fern_mixtures", "fern_bins"),
+            ),
+            not_negative=("num_ferns",),
+            at_most={"num_ferns": 4096, "fern_bits": 12},
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class SeparationConfig:
     """How mixtures become speech: all that using a model takes besides its dictionary.
 
@@ -397,6 +434,7 @@ class TrainConfig:
         target_vectors: whose similarity codes should reproduce: that of the ``frames``, as
             published, or of a frame's ``speech_and_noise`` (``robust.band_shares``).
         fine_tuning: how they are fine-tuned together afterwards.
+        ferns: how a mask stage is learned that takes the place of speech presence.
         augmentation: random training mixtures in place of the published ones.
         snr_db: SNR of the training mixtures that are not augmented, in dB.
         held_back: last part of each training utterance that training does not touch; the closed
@@ -415,6 +453,7 @@ class TrainConfig:
     fit: FitConfig = FitConfig()
     target_vectors: Literal["frames", "speech_and_noise"] = "frames"
     fine_tuning: FineTuningConfig = FineTuningConfig()
+    ferns: FernConfig = FernConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     snr_db: float = 0.0
     held_back: float = 0.2
@@ -428,6 +467,11 @@ class TrainConfig:
         _check(self, ("max_fit_frames",), ("max_dictionary_frames", "high_pass_hz"))
         if not 0 < self.dictionary_fraction <= 1:
             raise ValueError(f"dictionary_fraction is {self.dictionary_fraction}: give (0, 1]")
+        if self.ferns.num_ferns and self.augmentation.noise_folds < 2:
+            raise ValueError(
+                f"noise_folds is {self.augmentation.noise_folds}: ferns need 2 or more, as they "
+                "learn from noises that the searched frames do not have"
+            )
         if not 0 <= self.held_back < 1:
             raise ValueError(f"held_back is {self.held_back}: give a fraction in [0, 1)")
 

@@ -25,6 +25,8 @@ from blsh_jax.models import Model, ModelError
 from blsh_jax.paper.boosting import BitInfo
 from blsh_jax.paper.codes import Hasher
 from blsh_jax.paper.separation import Dictionary
+from blsh_jax.robust.bin_features import NUM_FEATURES
+from blsh_jax.robust.ferns import Ferns
 from blsh_jax.search.packing import num_words
 from blsh_jax.training import checkpoint
 
@@ -80,7 +82,10 @@ def whole_model() -> bytes:
     masks[:, -1] = 1
     dictionary = Dictionary(hasher, jnp.asarray(codes & 0xFF), jnp.asarray(masks), 513)
     frames = rng.random((_FRAMES, 9)).astype(np.float16)
-    made = Model(config.TrainConfig(settings), dictionary, {"speech": {"licence": "none"}}, frames)
+    questions = (rng.integers(0, top, (2, 3), np.uint8) for top in (NUM_FEATURES, 255))
+    ferns = Ferns(*map(jnp.asarray, (*questions, rng.integers(-999, 999, (2, 8), np.int16))))
+    trained = config.TrainConfig(settings, ferns=config.FernConfig(num_ferns=2, fern_bits=3))
+    made = Model(trained, dictionary, {"speech": {"licence": "none"}}, frames, ferns)
     return _written(lambda path: models.save(made, path))
 
 
@@ -230,7 +235,8 @@ def _count(rng: np.random.Generator, whole: bytes) -> bytes:
     array = array_of(kept[name]).copy()
     match rng.integers(4):
         case 0:
-            values = (np.nan, np.inf, -np.inf, 1e30) if array.dtype.kind == "f" else (0, 2**31)
+            is_float = array.dtype.kind == "f"
+            values = (np.nan, np.inf, -np.inf, 1e30) if is_float else (0, np.iinfo(array.dtype).max)
             with np.errstate(over="ignore"):
                 array.flat[rng.integers(array.size)] = values[rng.integers(len(values))]
         case 1:

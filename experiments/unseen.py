@@ -58,6 +58,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "mel spectra, not their logarithms": {"separation": {"features": {"kind": "mel"}}},
     "no voicing": {"separation": {"features": {"voicing": 0}}},
     "no pre-roll": {"separation": {"features": {"pre_roll_frames": 0}}},
+    "boosted ferns": {"ferns": {"num_ferns": 150}, "augmentation": {"noise_folds": 4}},
 }
 
 
@@ -178,6 +179,7 @@ def _define_flags() -> None:
     launch.define_output("Record to write (.json).")
     launch.define_train_config()
     launch.define_lengths("lengths", [25, 150])
+    flags.DEFINE_multi_enum("variant", None, [*STEPS, *CHANGES], "Which to score; all by default.")
     flags.DEFINE_integer("num_groups", 3, "Groups of noises that are left out together.", 2)
     flags.DEFINE_integer("test_mixtures", 60, "Test mixtures of a group.", 1)
     launch.define_cache()
@@ -187,15 +189,17 @@ def main() -> None:
     """Flags, library, record."""
     values, config = flags.FLAGS, launch.train_config()
     num_bits = launch.lengths("lengths", config.fit.num_bits)
+    variants = ladder(config) | changed(config)
+    chosen = values.variant or list(variants)
     speech, noise = launch.recordings(config, "speech", "noise")
     settings = configs.to_dict(config) | {"num_bits": num_bits, "num_groups": values.num_groups}
-    settings["num_mixtures"] = values.test_mixtures
+    settings |= {"num_mixtures": values.test_mixtures, "variants": chosen}
     cache, scored = Cache(values.cache), list[Rows]()
     for group in left_out_in_turn(speech, noise, values.num_groups, values.test_mixtures):
         print(f"noises left out: group {len(scored) + 1} of {values.num_groups}", flush=True)
         known = corpora.make_mixtures(group.speech, group.noise, 0.0, config.seed)
         used = {"train": fingerprint(known), "tests": fingerprint(group.tests)}
-        make = functools.partial(unseen, group, ladder(config) | changed(config), num_bits)
+        make = functools.partial(unseen, group, {name: variants[name] for name in chosen}, num_bits)
         scored.append(cache.record("unseen", settings | used, make))
     launch.write(means(scored), _COLUMNS, settings)
 

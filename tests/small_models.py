@@ -9,7 +9,9 @@ import numpy as np
 from blsh_jax import config
 from blsh_jax.models import Model
 from blsh_jax.paper import codes, separation, spectra
+from blsh_jax.robust.bin_features import NUM_FEATURES
 from blsh_jax.robust.features import feature_function
+from blsh_jax.robust.ferns import Ferns
 
 GENERAL = config.RECIPES["general"]
 SMALL_GENERAL = dataclasses.replace(
@@ -32,8 +34,10 @@ def random_model(
     voicing=0,
     num_frames=100,
     num_bits=40,
+    ferns=0,
+    fern_bits=8,
 ):
-    """A model whose dictionary is random."""
+    """A model whose dictionary is random, and so are its ferns."""
     features = config.FeatureConfig(kind, 40, context, levels, 9, voicing, pre_roll_frames)
     snr = snr_weight, snr_weight / 4
     past_snr = snr_weight / 2, snr_weight
@@ -46,4 +50,20 @@ def random_model(
     hasher = codes.random_hasher(jax.random.key(0), num_bits, frames)
     binary = jnp.asarray(rng.random((num_frames, 513)) < 0.5)
     dictionary = separation.build_dictionary(hasher, frames, binary)
-    return Model(config.TrainConfig(settings), dictionary, {}, np.asarray(frames, np.float16))
+    learning = config.FernConfig(num_ferns=ferns, fern_bits=fern_bits)
+    learned = random_ferns(rng, ferns, fern_bits) if ferns else None
+    trained = config.TrainConfig(settings, ferns=learning)
+    return Model(trained, dictionary, {}, np.asarray(frames, np.float16), learned)
+
+
+def random_ferns(rng, count, bits):
+    """Ferns whose thresholds are near the middle of what features take, and whose values are small:
+    all together at most 4, in log-odds."""
+    features = rng.integers(NUM_FEATURES, size=(count, bits))
+    thresholds = rng.integers(100, 180, size=(count, bits))
+    tables = rng.integers(-4096 // count, 4096 // count + 1, size=(count, 1 << bits))
+    return Ferns(
+        jnp.asarray(features, jnp.uint8),
+        jnp.asarray(thresholds, jnp.uint8),
+        jnp.asarray(tables, jnp.int16),
+    )

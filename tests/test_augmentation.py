@@ -53,6 +53,34 @@ def test_mixtures_are_repeatable_and_of_the_length_and_snr_wanted():
     assert [m.speech_key for m in mixtures[:6]] == ["s0", "s1", "s2", "s3", "s0", "s1"]
 
 
+def test_one_fold_draws_what_was_drawn_before_there_were_folds():
+    settings = _with(num_mixtures=4, unaugmented=0.3)
+    mixtures = training_mixtures(SPEECH, NOISE, settings)[:4]
+    assert [mixture.noise_key for mixture in mixtures] == ["n0+n2", "n1+n2", "n1", "n2+n2"]
+    snrs = [mixture.snr_db for mixture in mixtures]
+    np.testing.assert_allclose(snrs, [3.858358, 1.261149, 0.0, 7.739948], atol=1e-6)
+    golden = [-0.0699795, -0.0295218, -0.1067252]
+    np.testing.assert_allclose(mixtures[0].mixture[1000:1003], golden, rtol=1e-4)
+
+
+@pytest.mark.parametrize("unaugmented", [0.0, 0.5])
+def test_a_mixture_has_noises_of_its_own_fold(unaugmented):
+    noise = _loaded("n", 5, 2 * RATE, 1)
+    settings = _with(num_mixtures=40, noise_folds=2, second_noise=0.8, unaugmented=unaugmented)
+    mixtures = training_mixtures(SPEECH, noise, settings)
+    heard = [{key for m in mixtures[f::2] for key in m.noise_key.split("+")} for f in (0, 1)]
+    assert heard == [{"n0", "n2", "n4"}, {"n1", "n3"}]
+    synthetic = training_mixtures(SPEECH, noise, _with(noise_folds=3, synthetic_noise=1.0))
+    keys = [recording.key for recording in synthetic.synthetic.recordings]
+    for index, mixture in enumerate(synthetic[:6]):
+        assert {keys.index(key) % 3 for key in mixture.noise_key.split("+")} == {index % 3}
+
+
+def test_a_fold_without_noise_is_refused():
+    with pytest.raises(ValueError, match="3 noises cannot be cut into 4 folds: give more noises"):
+        training_mixtures(SPEECH, NOISE, _with(noise_folds=4))
+
+
 def test_without_augmentation_a_noise_is_a_cut_of_its_recording():
     plain = _with(max_speed=1.0, equalizer_db=0.0, second_noise=0.0)
     mixture = training_mixtures(SPEECH, NOISE, plain)[2]

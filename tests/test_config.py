@@ -23,6 +23,7 @@ NEGATIVE = {
     config.FeatureConfig: "levels floor_frames voicing pre_roll_frames",
     config.FineTuningConfig: "fine_tuning_steps fine_tuning_queries fine_tuning_learning_rate",
     config.AugmentationConfig: "num_mixtures mixture_seconds max_speed synthetic_noise unaugmented",
+    config.FernConfig: "num_ferns fern_bits fern_rate fern_samples fern_mixtures fern_bins",
     config.SpeechPresenceConfig: "mask_weight_low snr_weight_high past_snr_weight_low lowest_hz",
     config.TrainConfig: "max_fit_frames max_dictionary_frames",
 }
@@ -51,6 +52,10 @@ NEGATIVE = {
         (config.TrainConfig, "separation", {}),
         (config.AugmentationConfig, "min_snr_db", 7.0),
         (config.AugmentationConfig, "second_noise", 1.5),
+        (config.AugmentationConfig, "noise_folds", 0),
+        (config.FernConfig, "num_ferns", 4097),
+        (config.FernConfig, "fern_bits", 13),
+        (config.FernConfig, "fern_ridge", 0.0),  # of an empty leaf 0 / 0
         (config.SeparationConfig, "num_neighbors", 0),
         (config.TrainConfig, "dictionary_fraction", 0.0),
         (config.TrainConfig, "held_back", 1.0),

@@ -148,7 +148,7 @@ def test_files_of_format_6_are_the_same_models(small_model, tmp_path):
     path = tmp_path / "m.npz"
     models.save(small_model, path)
     header = json.loads(str(np.load(path)["header"]))
-    assert header["version"] == 7
+    assert header["version"] == 8
     _rewrite(path, header=np.array(json.dumps(header | {"version": 6, "config": FORMAT_6})))
     loaded = models.load(path)
     assert loaded.config == small_model.config
@@ -158,6 +158,17 @@ def test_files_of_format_6_are_the_same_models(small_model, tmp_path):
     _rewrite(path, header=np.array(json.dumps(header | unknown)))
     with pytest.raises(models.ModelError, match="no setting colour"):
         models.load(path)
+
+
+def test_files_of_format_7_are_the_same_models(small_model, tmp_path):
+    path = tmp_path / "m.npz"
+    models.save(small_model, path)
+    header = json.loads(str(np.load(path)["header"]))
+    del header["config"]["ferns"], header["config"]["augmentation"]["noise_folds"]
+    _rewrite(path, header=np.array(json.dumps(header | {"version": 7})))
+    loaded = models.load(path)
+    assert loaded.config == small_model.config and loaded.ferns is None
+    assert_same(loaded, small_model)
 
 
 @pytest.mark.parametrize(("name", "megabytes"), [("default", 8), ("small", 1)])

@@ -14,7 +14,7 @@ from blsh_jax.evaluation import metrics
 from blsh_jax.paper import codes, similarity, spectra
 from blsh_jax.paper.separation import Dictionary
 from blsh_jax.robust.features import feature_function
-from blsh_jax.robust.speech_presence import mask_function
+from blsh_jax.robust.mask_stage import mask_function
 from experiments import (
     audio_examples,
     figure2,

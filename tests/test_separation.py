@@ -9,7 +9,7 @@ from blsh_jax.config import FeatureConfig, SeparationConfig, StftConfig
 from blsh_jax.denoising import pipeline
 from blsh_jax.paper import codes, masks, separation, spectra
 from blsh_jax.robust.features import feature_function
-from blsh_jax.robust.speech_presence import mask_function
+from blsh_jax.robust.mask_stage import mask_function
 from blsh_jax.search import packing
 
 STFT = StftConfig(window_length=64, hop_length=16)

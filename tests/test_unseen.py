@@ -36,8 +36,9 @@ def test_every_change_changes_one_thing():
             for field in dataclasses.fields(GENERAL)
             for inner in differing(getattr(config, field.name), getattr(GENERAL, field.name))
         ]
-        assert len({outer for outer, _ in different}) == 1, name
-        assert len(different) == (2 if "neither" in name else 1), name
+        # Ferns come with the folds of noises that they are learned over.
+        assert len({outer for outer, _ in different}) == (2 if "ferns" in name else 1), name
+        assert len(different) == (2 if "neither" in name or "ferns" in name else 1), name
 
 
 def differing(ours, theirs):

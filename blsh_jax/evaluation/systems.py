@@ -26,7 +26,8 @@ from blsh_jax.models.model import Model
 from blsh_jax.paper import codes, masks, spectra
 from blsh_jax.paper.codes import Hasher
 from blsh_jax.paper.separation import Dictionary, MaskFunction, SpectralDictionary
-from blsh_jax.robust.speech_presence import mask_function
+from blsh_jax.robust.ferns import Ferns
+from blsh_jax.robust.mask_stage import mask_function
 
 METHODS = ("blsh", "lsh", "knn", "ibm", "irm", "noisy")
 NEED_FRAMES = ("lsh", "knn")  # a model that keeps the dictionary's frames
@@ -135,6 +136,7 @@ def searching(
     num_bits: int | None,
     dictionary: Dictionary | SpectralDictionary,
     separation: SeparationConfig,
+    ferns: Ferns | None = None,
 ) -> System:
     """The system that searches a dictionary.
 
@@ -143,13 +145,14 @@ def searching(
         num_bits: L, the first bits of the dictionary's codes, or None where it has no codes.
         dictionary: what is searched.
         separation: how.
+        ferns: the mask stage, if it is learned.
 
     Raises:
         ValueError: the dictionary has fewer bits.
     """
     if isinstance(dictionary, Dictionary) and num_bits is not None:
         dictionary = dictionary.prefix(num_bits)
-    return masking(method, num_bits, mask_function(dictionary, separation), separation)
+    return masking(method, num_bits, mask_function(dictionary, separation, ferns), separation)
 
 
 def random_hasher(
@@ -212,11 +215,12 @@ def make_systems(
         elif method == "noisy":
             systems.append(System(method, None, lambda speech, noise: Estimate(speech + noise)))
         elif method == "knn":
-            systems.append(searching(method, None, model.spectral_dictionary(), separation))
+            spectral = model.spectral_dictionary()
+            systems.append(searching(method, None, spectral, separation, model.ferns))
         else:
             lsh = method == "lsh"
             hashed = random_dictionary(model, max(num_bits), seed) if lsh else model.dictionary
-            systems += [searching(method, bits, hashed, separation) for bits in num_bits]
+            systems += [searching(method, n, hashed, separation, model.ferns) for n in num_bits]
     return systems
 
 

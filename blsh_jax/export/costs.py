@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from blsh_jax import config as configs
-from blsh_jax.config import SeparationConfig
 from blsh_jax.denoising import stream
 from blsh_jax.models.model import Model
 from blsh_jax.paper import spectra
@@ -17,6 +16,9 @@ from blsh_jax.robust import speech_presence, voicing
 
 _SECONDS = 4.0  # of noise, for the real-time factors
 _BLOCK_HOPS = 64
+# Of the features of ferns besides speech presence and the comb, counted in the C code; a logarithm
+# or a root counts as one, and a mean over W bins as log2(W) additions or a few more.
+_BIN_FEATURE_OPERATIONS = 307
 _ADDED_FEATURES = {
     "levels": "levels above the noise floor",
     "voicing": "bands of voicing",
@@ -32,7 +34,8 @@ class Cost(NamedTuple):
         features: floating-point operations of the features, comparisons for noise floors included.
         projection: multiplications and additions of the hash functions.
         search: XORs and popcounts of 32-bit words.
-        masks: bits counted, speech presence joined, and the product with the spectrum.
+        masks: bits counted, speech presence joined, ferns and what they ask about, and the product
+            with the spectrum.
     """
 
     transform: int
@@ -61,10 +64,14 @@ def cost(model: Model) -> Cost:
     config, window = model.separation, model.separation.stft.window_length
     bits, features = model.hasher.projections.shape
     bins, floors = config.stft.num_bins, config.features.levels * config.features.floor_frames
-    added = _mel_operations(config) + _voicing_operations(config) + floors
+    added = _mel_operations(model) + _voicing_operations(model) + floors
     per_bin = config.num_neighbors + 3
-    if config.speech_presence.tracks_noise:
+    if config.speech_presence.tracks_noise or model.ferns is not None:
         per_bin += speech_presence.OPERATIONS_PER_BIN
+    if model.ferns is not None:
+        ferns, questions = model.ferns.features.shape
+        # A question is a comparison, a doubling and an addition; then a value is found and added.
+        per_bin += _BIN_FEATURE_OPERATIONS + ferns * (3 * questions + 2)
     return Cost(
         transform=2 * round(2.5 * window * np.log2(window)),  # the usual count, 2.5 n log2 n
         features=4 * bins + 3 * features + added,
@@ -77,10 +84,12 @@ def cost(model: Model) -> Cost:
 def model_bytes(model: Model) -> dict[str, int]:
     """Bytes of each part that denoising needs, as held in memory."""
     hasher, dictionary = model.hasher, model.dictionary
+    ferns = {} if model.ferns is None else {"ferns": sum(array.nbytes for array in model.ferns)}
     return {
         "projections": hasher.projections.nbytes + hasher.biases.nbytes,
         "codes": dictionary.codes.nbytes,
         "masks": dictionary.masks.nbytes,
+        **ferns,
     }
 
 
@@ -118,12 +127,15 @@ def describe(model: Model) -> dict[str, Any]:
     """
     config = model.separation
     stft, operations, delay = config.stft, cost(model), stream.latency(model)
+    ferns, questions = (0, 0) if model.ferns is None else model.ferns.features.shape
     return {
         "bits": model.hasher.num_bits,
         "dictionary_frames": model.dictionary.num_frames,
         "neighbors": config.num_neighbors,
         "features": configs.to_dict(config.features),
         "speech_presence": configs.to_dict(config.speech_presence),
+        "ferns": ferns,
+        "fern_bits": questions,
         "sample_rate": stft.sample_rate,
         "trained_on": model.provenance,
         "bytes": model_bytes(model),
@@ -162,6 +174,7 @@ def text(facts: dict[str, Any], one_core: bool) -> str:
         f"model      {facts['bits']} bits, {facts['dictionary_frames']} dictionary frames, "
         f"{facts['neighbors']} neighbours",
         f"features   {', '.join(shown)}",
+        *[f"mask       {facts['ferns']} ferns of {facts['fern_bits']} bits"] * (facts["ferns"] > 0),
         *_sources(facts["trained_on"]),
         f"bytes      {sum(sizes.values()):,} ("
         + ", ".join(f"{name} {value:,}" for name, value in sizes.items())
@@ -186,19 +199,20 @@ def _sources(provenance: dict[str, Any]) -> list[str]:
     ]
 
 
-def _voicing_operations(config: SeparationConfig) -> int:
+def _voicing_operations(model: Model) -> int:
     """Fine structure and its products with the comb, and comb after comb."""
-    if not config.features.voicing:
+    config = model.separation
+    if not config.features.voicing and model.ferns is None:
         return 0
     lags, bins, reach = voicing.layout(config.stft)
     combs = 2 * (lags[1] - lags[0]) * (bins[1] - bins[0])
     return (2 * reach + 6) * config.stft.num_bins + combs
 
 
-def _mel_operations(config: SeparationConfig) -> int:
+def _mel_operations(model: Model) -> int:
     """Multiplications and additions of the mel filters: spectrum, levels, three sums of voicing."""
-    features = config.features
+    stft, features = model.separation.stft, model.separation.features
     banks = [] if features.kind == "magnitude" else [features.num_mels]
     banks += [features.levels] if features.levels else []
     banks += 3 * [features.voicing] if features.voicing else []
-    return sum(2 * int(np.count_nonzero(spectra.mel_filters(n, config.stft))) for n in banks)
+    return sum(2 * int(np.count_nonzero(spectra.mel_filters(n, stft))) for n in banks)

@@ -23,8 +23,8 @@ from blsh_jax.config import StftConfig
 from blsh_jax.denoising import stream
 from blsh_jax.models.model import Model
 from blsh_jax.paper import spectra
+from blsh_jax.robust import bin_features, ferns, speech_presence, voicing
 from blsh_jax.robust import features as robust_features
-from blsh_jax.robust import speech_presence, voicing
 
 _C_SOURCES = ("blsh.h", "blsh.c", "example.c")
 _PLATFORMS = ("cpu", "cuda", "tpu")
@@ -39,7 +39,7 @@ def shrink(model: Model, num_bits: int | None = None, num_frames: int | None = N
         num_frames: dictionary frames to keep; all if not given.
 
     Returns:
-        The model, without the frames that only comparisons need.
+        The model, with the ferns as they are, and without the frames that only comparisons need.
 
     Raises:
         ValueError: the model has fewer bits or frames.
@@ -160,9 +160,19 @@ def _sizes(model: Model) -> str:
         "FRAMES": model.dictionary.num_frames,
         "MASK_WORDS": model.dictionary.masks.shape[1],
         "NEIGHBORS": config.num_neighbors,
-        "TRACKING": int(config.speech_presence.tracks_noise),
+        "TRACKING": int(_tracks_noise(model)),
+        "FERNS": 0,
     }
+    if model.ferns is not None:
+        number, questions = model.ferns.features.shape
+        names |= {"FERNS": number, "FERN_BITS": questions}
+        names |= {"BIN_FEATURES": bin_features.NUM_FEATURES}
     return f"/* Made by blsh_jax {__version__}. */\n{_defines(names)}"
+
+
+def _tracks_noise(model: Model) -> bool:
+    """Speech presence is the mask stage, or a feature of ferns."""
+    return model.separation.speech_presence.tracks_noise or model.ferns is not None
 
 
 def _tables(model: Model) -> Iterator[str]:
@@ -178,14 +188,22 @@ def _tables(model: Model) -> Iterator[str]:
         yield _defines({"LEVEL_RANGE_DB": f"{robust_features.LEVEL_RANGE_DB}f"})
     if config.features.voicing:
         yield from _mel_tables("blsh_voicing", config.features.voicing, config.stft)
+    if config.features.voicing or model.ferns is not None:
         lags, bins, reach = voicing.layout(config.stft)
         yield _defines({"FIRST_LAG": lags[0], "END_LAG": lags[1], "NEARBY": reach})
         yield _defines({"FIRST_COMB_BIN": bins[0], "END_COMB_BIN": bins[1]})
-    if config.speech_presence.tracks_noise:
+    if _tracks_noise(model):
         constants = speech_presence.constants()
         yield _defines({name.upper(): f"{value:.8e}f" for name, value in constants.items()})
-        weights = speech_presence.bin_weights(config.speech_presence, config.stft)._asdict()
+        weights = speech_presence.bin_weights(
+            config.speech_presence, config.stft, (config.stft.num_bins,)
+        )._asdict()
         yield from (_table("float", f"blsh_{k}_weight", v) for k, v in weights.items())
+    if model.ferns is not None:
+        yield _defines({"FERN_STEP": f"{ferns.STEP:.8e}f"})
+        yield _table("uint8_t", "blsh_fern_features", model.ferns.features)
+        yield _table("uint8_t", "blsh_fern_thresholds", model.ferns.thresholds)
+        yield _table("int16_t", "blsh_fern_tables", model.ferns.tables)
     yield _table("float", "blsh_projections", model.hasher.projections)
     yield _table("float", "blsh_biases", model.hasher.biases)
     yield _table("uint32_t", "blsh_codes", dictionary.codes)

@@ -20,17 +20,20 @@ from blsh_jax.models import archive
 from blsh_jax.models.archive import Archive, Field, ModelError
 from blsh_jax.paper.codes import Hasher
 from blsh_jax.paper.separation import Dictionary, MaskFunction, SpectralDictionary
+from blsh_jax.robust.bin_features import NUM_FEATURES
 from blsh_jax.robust.features import feature_function
-from blsh_jax.robust.speech_presence import mask_function
+from blsh_jax.robust.ferns import Ferns
+from blsh_jax.robust.mask_stage import mask_function
 from blsh_jax.search.packing import WORD_BITS, num_words
 
 FORMAT = "blsh_jax model"
-FORMAT_VERSION = 7  # 6 is read, too
+FORMAT_VERSION = 8  # 6 and 7 are read, too
 DEFAULT = "default"
 _PRETRAINED_FOLDER = resources.files("blsh_jax.models")
 _MOST_FEATURES = 16_384  # D, so that the features of a block of frames stay small
 _MOST_BITS = 4096  # L
 _KIND = "model file"
+_FERNS = "fern_"  # before the names of their arrays
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -44,12 +47,14 @@ class Model:
         provenance: corpora, licences, versions: plain values for JSON.
         frames: (N, D) float16 feature vectors of the dictionary's frames, which comparisons with
             other hash functions need; None in models that only denoise.
+        ferns: the mask stage, if it is learned.
     """
 
     config: TrainConfig
     dictionary: Dictionary
     provenance: dict[str, Any]
     frames: np.ndarray | None = None
+    ferns: Ferns | None = None
 
     @property
     def hasher(self) -> Hasher:
@@ -64,19 +69,20 @@ class Model:
     @property
     def mask_function(self) -> MaskFunction:
         """The masks that it gives, for ``denoising.pipeline``."""
-        return mask_function(self.dictionary, self.separation)
+        return mask_function(self.dictionary, self.separation, self.ferns)
 
     def tree_flatten_with_keys(self):
         """Arrays, and what is static: provenance as text, which can be hashed."""
         key = jax.tree_util.GetAttrKey
-        arrays = (key("dictionary"), self.dictionary), (key("frames"), self.frames)
+        names = ("dictionary", "frames", "ferns")
+        arrays = tuple((key(name), getattr(self, name)) for name in names)
         return arrays, (self.config, json.dumps(self.provenance, sort_keys=True))
 
     @classmethod
     def tree_unflatten(cls, static, arrays) -> "Model":
         """The inverse of ``tree_flatten_with_keys``."""
-        (config, provenance), (dictionary, frames) = static, arrays
-        return cls(config, dictionary, json.loads(provenance), frames)
+        (config, provenance), (dictionary, frames, ferns) = static, arrays
+        return cls(config, dictionary, json.loads(provenance), frames, ferns)
 
     def without_frames(self) -> "Model":
         """The model that only denoises, a twentieth of the size."""
@@ -124,6 +130,8 @@ def save(model: Model, path: str | os.PathLike) -> None:
     }
     if model.frames is not None:
         arrays["frames"] = np.asarray(model.frames, np.float16)
+    if model.ferns is not None:
+        arrays |= {_FERNS + name: np.asarray(a) for name, a in model.ferns._asdict().items()}
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
     _read(Archive(path, content, _KIND, "it is not saved"))
@@ -200,7 +208,7 @@ def _read(file: Archive) -> Model:
     config = _config(file, header)
     num_bits, num_frames = file.length("projections"), file.length("codes")
     try:
-        fields = _fields(config.separation, num_bits, num_frames)
+        fields = _fields(config, num_bits, num_frames)
     except ValueError as error:
         file.refuse("its configuration", f"cannot be used ({error})")
     num_bins = config.separation.stft.num_bins
@@ -211,10 +219,17 @@ def _read(file: Archive) -> Model:
         unused = arrays[name].shape[1] * WORD_BITS - used
         if unused and (arrays[name][:, -1] >> np.uint32(WORD_BITS - unused)).any():
             file.refuse(name, f"has bits beyond the {used} that are in use")
+    ferns = None
+    if config.ferns.num_ferns:
+        ferns = Ferns(*(jnp.asarray(arrays[_FERNS + name]) for name in Ferns._fields))
+        if (np.asarray(ferns.features) >= NUM_FEATURES).any():
+            file.refuse(
+                _FERNS + "features", f"asks for more than the {NUM_FEATURES} that there are"
+            )
     hasher = Hasher(*(jnp.asarray(arrays[name]) for name in Hasher._fields))
     codes, masks = jnp.asarray(arrays["codes"]), jnp.asarray(arrays["masks"])
     dictionary = Dictionary(hasher, codes, masks, num_bins)
-    return Model(config, dictionary, header["provenance"], arrays.get("frames"))
+    return Model(config, dictionary, header["provenance"], arrays.get("frames"), ferns)
 
 
 def _config(file: Archive, header: dict[str, Any]) -> TrainConfig:
@@ -222,27 +237,28 @@ def _config(file: Archive, header: dict[str, Any]) -> TrainConfig:
     if header.get("format") != FORMAT:
         file.refuse("format", f"is {header.get('format')!r:.60}, and should be {FORMAT!r}")
     version = header.get("version")
-    if version not in (6, FORMAT_VERSION):
+    if version not in (6, 7, FORMAT_VERSION):
         newer = isinstance(version, int) and version > FORMAT_VERSION
         advice = "upgrade blsh_jax" if newer else "train it anew, or use the blsh_jax that wrote it"
-        problem = f"is {version!r:.60}, and this blsh_jax reads 6 and {FORMAT_VERSION}"
+        problem = f"is {version!r:.60}, and this blsh_jax reads 6 to {FORMAT_VERSION}"
         file.refuse("version", problem, advice)
     for name in ("config", "provenance"):
         if not isinstance(header.get(name), dict):
             file.refuse(name, "is missing, or is no object of JSON")
-    config = header["config"] if version == FORMAT_VERSION else _renamed(header["config"])
+    config = header["config"] if version > 6 else _renamed(header["config"])
     try:
         return configs.from_dict(TrainConfig, config)
     except ValueError as error:
         file.refuse("its configuration", f"cannot be used ({error})")
 
 
-def _fields(config: SeparationConfig, num_bits: int, num_frames: int) -> dict[str, Field]:
+def _fields(settings: TrainConfig, num_bits: int, num_frames: int) -> dict[str, Field]:
     """What a model file must hold.
 
     Raises:
         ValueError: the settings do not go together, or ask for more than the limits.
     """
+    config, ferns = settings.separation, settings.ferns
     size = feature_function(config.features, config.stft).size
     if size > _MOST_FEATURES or num_bits > _MOST_BITS:
         raise ValueError(
@@ -250,7 +266,12 @@ def _fields(config: SeparationConfig, num_bits: int, num_frames: int) -> dict[st
         )
     if num_frames < config.num_neighbors:
         raise ValueError(f"num_neighbors is {config.num_neighbors}: there are {num_frames} frames")
-    return {
+    learned = {
+        "features": Field("|u1", (ferns.num_ferns, ferns.fern_bits)),
+        "thresholds": Field("|u1", (ferns.num_ferns, ferns.fern_bits)),
+        "tables": Field("<i2", (ferns.num_ferns, 1 << ferns.fern_bits)),
+    }
+    return {_FERNS + name: field for name, field in learned.items() if ferns.num_ferns} | {
         "projections": Field("<f4", (num_bits, size)),
         "biases": Field("<f4", (num_bits,)),
         "betas": Field("<f4", (num_bits,)),

@@ -79,19 +79,20 @@ class AugmentedMixtures(Sequence):
         speech, speech_key = _draw(
             lambda attempt: self._speech(index + attempt, length, config, rng)
         )
-        noise, noise_key = self._noise(length, config, rng)
+        fold = index % config.noise_folds
+        noise, noise_key = self._noise(fold, length, config, rng)
         if rng.random() < config.second_noise:
-            second, second_key = self._noise(length, config, rng)
+            second, second_key = self._noise(fold, length, config, rng)
             noise = noise + amplitude(rng.uniform(*_SECOND_LEVEL_DB)) * second
             noise_key += f"+{second_key}"
         snr_db = rng.uniform(config.min_snr_db, config.max_snr_db)
         return mix(speech, noise, snr_db, 0, speech_key, noise_key)
 
     def _noise(
-        self, length: int, config: AugmentationConfig, rng: np.random.Generator
+        self, fold: int, length: int, config: AugmentationConfig, rng: np.random.Generator
     ) -> tuple[np.ndarray, str]:
         """A noise of root mean square 1, and its key."""
-        noise, key = _draw(lambda _: self._cut_of_noise(length, config, rng))
+        noise, key = _draw(lambda _: self._cut_of_noise(fold, length, config, rng))
         return unit_power(noise), key
 
     def _speech(
@@ -105,11 +106,12 @@ class AugmentedMixtures(Sequence):
         return _coloured(found, config.equalizer_db / 2, rng), recording.key
 
     def _cut_of_noise(
-        self, length: int, config: AugmentationConfig, rng: np.random.Generator
+        self, fold: int, length: int, config: AugmentationConfig, rng: np.random.Generator
     ) -> tuple[np.ndarray, str]:
         """A cut of a noise, its pitch and tempo changed together."""
         noise = self.synthetic if rng.random() < config.synthetic_noise else self.noise
-        index = int(rng.integers(len(noise.signals)))
+        in_fold = len(range(fold, len(noise.signals), config.noise_folds))
+        index = fold + config.noise_folds * int(rng.integers(in_fold))
         signal, recording = noise.signals[index], noise.recordings[index]
         speed = config.max_speed ** rng.uniform(-1, 1)
         found = _random_cut(signal, round(length * speed) + 1, rng)
@@ -133,8 +135,13 @@ def training_mixtures(
         noise.
 
     Raises:
-        ValueError: as ``make_mixtures``.
+        ValueError: as ``make_mixtures``, or a fold of noises is empty.
     """
+    if len(noise) < config.augmentation.noise_folds:
+        raise ValueError(
+            f"{len(noise)} noises cannot be cut into {config.augmentation.noise_folds} folds: give "
+            "more noises"
+        )
     if config.augmentation.num_mixtures == 0:
         return make_mixtures(
             speech, noise, config.snr_db, config.seed, part=part, held_back=config.held_back

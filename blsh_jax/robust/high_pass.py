@@ -15,12 +15,12 @@ def high_pass(mask: Array, lowest_hz: float, stft: StftConfig) -> Array:
     none.
 
     Args:
-        mask: (..., F) bool.
+        mask: (..., F) bool or float32.
         lowest_hz: centre frequency of the lowest bin that may hold speech, in Hz.
         stft: the transform whose bins these are.
 
     Returns:
-        (..., F) bool.
+        (..., F), of the type of ``mask``.
     """
     audible = jnp.asarray(spectra.bin_hertz(stft) >= lowest_hz)
-    return mask & jnp.broadcast_to(audible, mask.shape)
+    return jnp.where(audible, mask, jnp.zeros((), mask.dtype))

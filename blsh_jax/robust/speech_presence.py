@@ -37,8 +37,7 @@ from jax import Array
 
 from blsh_jax.config import SeparationConfig, SpeechPresenceConfig, StftConfig
 from blsh_jax.paper import spectra
-from blsh_jax.paper.separation import FrameDictionary, MaskFunction, NeighborMask
-from blsh_jax.robust.features import feature_function
+from blsh_jax.paper.separation import MaskFunction
 
 # Chosen with the recipe: docs/unseen_noise.md says on what.
 _MEMORY = 0.99  # of noise, and of the past: 1.6 seconds
@@ -88,7 +87,7 @@ class Weights(NamedTuple):
     past_snr: Array | np.ndarray
 
 
-def bin_weights(config: SpeechPresenceConfig, stft: StftConfig) -> Weights:
+def bin_weights(config: SpeechPresenceConfig, stft: StftConfig, shape: tuple[int, ...]) -> Weights:
     """The weights of each bin, by the octave between the low and the high ones.
 
     Below ``config.lowest_hz`` they are those of the neighbours alone.
@@ -96,6 +95,7 @@ def bin_weights(config: SpeechPresenceConfig, stft: StftConfig) -> Weights:
     Args:
         config: the low and the high weights.
         stft: the transform.
+        shape: (..., F) of each.
     """
     hertz = spectra.bin_hertz(stft)
     octaves = np.log2(np.clip(hertz, _LOW_HZ, _HIGH_HZ) / _LOW_HZ)
@@ -108,7 +108,8 @@ def bin_weights(config: SpeechPresenceConfig, stft: StftConfig) -> Weights:
     )
     alone = np.array([0, 1, 0, 0])[:, None]
     joined = np.array([low * (1 - high) + top * high for low, top in pairs])
-    return Weights(*np.where(hertz < config.lowest_hz, alone, joined).astype(np.float32))
+    found = np.where(hertz < config.lowest_hz, alone, joined).astype(np.float32)
+    return Weights(*(np.broadcast_to(weights, shape) for weights in found))
 
 
 def nothing_heard(shape: tuple[int, ...]) -> NoiseTrack:
@@ -139,15 +140,74 @@ def join(
     Returns:
         (..., T, F) float32 in [0, 1], and the track after the last frame.
     """
-    shape = track.noise_weight.shape
-    weights = Weights(*(jnp.broadcast_to(w, shape) for w in bin_weights(config, stft)))
+    weights = bin_weights(config, stft, track.noise_weight.shape)
 
     def step(track: NoiseTrack, frame: tuple[Array, Array]) -> tuple[NoiseTrack, Array]:
-        return _join_frame(track, *frame, weights)
+        track, told = follow_frame(track, *frame, weights)
+        return track, told.mask
 
     frames = jnp.moveaxis(mask, -2, 0), jnp.moveaxis(jnp.square(jnp.abs(mixture)), -2, 0)
     last, joined = jax.lax.scan(step, track, frames)
     return jnp.moveaxis(joined, 0, -2), last
+
+
+class Told(NamedTuple):
+    """What a frame's track tells.
+
+    Attributes:
+        mask: (..., F) float32 in [0, 1], joined.
+        noise: (..., F) float32, energy; 0 where no noise was heard.
+        past_snr: (..., F) float32, log of rho, limited.
+    """
+
+    mask: Array
+    noise: Array
+    past_snr: Array
+
+
+def follow_frame(
+    track: NoiseTrack, mask: Array, energy: Array, weights: Weights
+) -> tuple[NoiseTrack, Told]:
+    """One frame.
+
+    Args:
+        track: after the frame before.
+        mask: (..., F) float32 in [0, 1], of the neighbours.
+        energy: (..., F) float32, of the mixture.
+        weights: of the three sources.
+
+    Returns:
+        The track after the frame, and what it tells.
+    """
+    presence = jnp.clip(mask, 1 - _CERTAINTY, _CERTAINTY)
+    absence = 1 - presence
+    noise = _noise_energy(track.noise_magnitude, track.noise_weight)
+    # Digital silence says nothing of noise, and what is far above the noise is hardly noise.
+    heard = absence / (1 + _OUTLIERS * _snr(energy, noise))
+    weight = jnp.where(energy > 0, heard, 0.0)
+    magnitude = _MEMORY * track.noise_magnitude + weight * jnp.sqrt(energy)
+    total = _MEMORY * track.noise_weight + weight
+    noise = _noise_energy(magnitude, total)
+    now = jnp.maximum(_snr(energy, noise) - 1, 0.0)
+    snr = _SPEECH_MEMORY * _snr(track.speech_energy, noise) + (1 - _SPEECH_MEMORY) * now
+    # Before anything was heard neither is more likely.
+    past = jnp.where(track.past_rest > 0, _snr(track.past_speech, track.past_rest), 1.0)
+    past_snr = _limited_log(past)
+    log_odds = (
+        weights.prior
+        + weights.mask * jnp.log(presence / absence)
+        + weights.snr * _limited_log(snr)
+        + weights.past_snr * past_snr
+    )
+    joined = jax.nn.sigmoid(log_odds)
+    following = NoiseTrack(
+        magnitude,
+        total,
+        jnp.square(joined) * energy,
+        _MEMORY * track.past_speech + jnp.square(presence) * energy,
+        _MEMORY * track.past_rest + jnp.square(absence) * energy,
+    )
+    return following, Told(joined, noise, past_snr)
 
 
 class PresenceState(NamedTuple):
@@ -192,17 +252,6 @@ class PresenceMask:
         return PresenceState(inner, track), joined
 
 
-def mask_function(dictionary: FrameDictionary, config: SeparationConfig) -> MaskFunction:
-    """The masks that a dictionary gives, used as a configuration says.
-
-    Args:
-        dictionary: a ``Dictionary`` or a ``SpectralDictionary``.
-        config: transform, features, neighbours and speech presence.
-    """
-    features = feature_function(config.features, config.stft)
-    return with_presence(NeighborMask(dictionary, features, config.num_neighbors), config)
-
-
 def with_presence(inner: MaskFunction, config: SeparationConfig) -> MaskFunction:
     """``inner``, with speech presence joined if the configuration gives the SNRs any weight."""
     if not config.speech_presence.tracks_noise:
@@ -220,40 +269,6 @@ def constants() -> dict[str, float]:
         "most_snr": _MOST_SNR,
         "certainty": _CERTAINTY,
     }
-
-
-def _join_frame(
-    track: NoiseTrack, mask: Array, energy: Array, weights: Weights
-) -> tuple[NoiseTrack, Array]:
-    """One frame: mask and energy (..., F)."""
-    presence = jnp.clip(mask, 1 - _CERTAINTY, _CERTAINTY)
-    absence = 1 - presence
-    noise = _noise_energy(track.noise_magnitude, track.noise_weight)
-    # Digital silence says nothing of noise, and what is far above the noise is hardly noise.
-    heard = absence / (1 + _OUTLIERS * _snr(energy, noise))
-    weight = jnp.where(energy > 0, heard, 0.0)
-    magnitude = _MEMORY * track.noise_magnitude + weight * jnp.sqrt(energy)
-    total = _MEMORY * track.noise_weight + weight
-    noise = _noise_energy(magnitude, total)
-    now = jnp.maximum(_snr(energy, noise) - 1, 0.0)
-    snr = _SPEECH_MEMORY * _snr(track.speech_energy, noise) + (1 - _SPEECH_MEMORY) * now
-    # Before anything was heard neither is more likely.
-    past = jnp.where(track.past_rest > 0, _snr(track.past_speech, track.past_rest), 1.0)
-    log_odds = (
-        weights.prior
-        + weights.mask * jnp.log(presence / absence)
-        + weights.snr * _limited_log(snr)
-        + weights.past_snr * _limited_log(past)
-    )
-    joined = jax.nn.sigmoid(log_odds)
-    following = NoiseTrack(
-        magnitude,
-        total,
-        jnp.square(joined) * energy,
-        _MEMORY * track.past_speech + jnp.square(presence) * energy,
-        _MEMORY * track.past_rest + jnp.square(absence) * energy,
-    )
-    return following, joined
 
 
 def _noise_energy(magnitude: Array, weight: Array) -> Array:

@@ -87,8 +87,8 @@ def band_voicing(magnitude: Array, filters: np.ndarray, config: StftConfig) -> A
     Raises:
         ValueError: as ``layout``.
     """
-    fine = _fine_structure(magnitude, layout(config).reach)
-    comb = _comb(fine, config)
+    fine = fine_structure(magnitude, config)
+    comb = pitch_comb(fine, config)
     products = jnp.stack([fine * comb, jnp.square(fine), jnp.square(comb)])
     weights = jnp.asarray(filters, magnitude.dtype)
     sums = jnp.matmul(products, weights, precision=jax.lax.Precision.HIGHEST)
@@ -96,8 +96,20 @@ def band_voicing(magnitude: Array, filters: np.ndarray, config: StftConfig) -> A
     return jnp.where(energies > 0, strength / jnp.sqrt(jnp.where(energies > 0, energies, 1)), 0)
 
 
-def _fine_structure(magnitude: Array, reach: int) -> Array:
-    """(..., F) root magnitudes relative to the mean of those near by; 0 in silence."""
+def fine_structure(magnitude: Array, config: StftConfig) -> Array:
+    """Root magnitudes relative to the mean of those near by: f of the formula.
+
+    Args:
+        magnitude: (..., F) float32.
+        config: the transform that made it.
+
+    Returns:
+        (..., F) float32, at least -1; 0 in silence.
+
+    Raises:
+        ValueError: as ``layout``.
+    """
+    reach = layout(config).reach
     root = jnp.sqrt(magnitude)
     sides = [(0, 0)] * (root.ndim - 1) + [(reach, reach)]
     around = jnp.pad(root, sides, mode="edge")
@@ -107,8 +119,19 @@ def _fine_structure(magnitude: Array, reach: int) -> Array:
     return jnp.where(mean > 0, root / jnp.where(mean > 0, mean, 1) - 1, 0)
 
 
-def _comb(fine: Array, config: StftConfig) -> Array:
-    """(..., F) cosines with teeth at the multiples of the pitch."""
+def pitch_comb(fine: Array, config: StftConfig) -> Array:
+    """Cosines with teeth at the multiples of the pitch: c of the formula.
+
+    Args:
+        fine: (..., F) float32 of ``fine_structure``.
+        config: the transform.
+
+    Returns:
+        (..., F) float32 in [-1, 1].
+
+    Raises:
+        ValueError: as ``layout``.
+    """
     (shortest, end), (low, high), _ = layout(config)
     turns = np.outer(np.arange(shortest, end), np.arange(config.num_bins)) / config.window_length
     combs = jnp.asarray(np.cos(2 * np.pi * turns), fine.dtype)

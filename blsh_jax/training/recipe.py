@@ -13,10 +13,12 @@ from blsh_jax.corpora import Mixture
 from blsh_jax.models.model import Model
 from blsh_jax.paper import codes
 from blsh_jax.paper.separation import Dictionary
+from blsh_jax.robust.augmentation import AugmentedMixtures
 from blsh_jax.robust.band_shares import speech_and_noise
 from blsh_jax.robust.fine_tuning import fine_tune
 from blsh_jax.training.dictionary import FrameSample, sample_frames
 from blsh_jax.training.driver import FitInfo, fit, weigh
+from blsh_jax.training.mask_stage import learn_ferns
 
 _WEIGHED_BLOCKS = 20  # of frames on which betas are measured again after fine-tuning
 _FINE_TUNING_STREAM = 1 << 20  # of keys; boosting has one for each bit
@@ -43,7 +45,8 @@ def train(
 
     Source: [ICASSP20] Algorithm 2 and section 4.
     """
-    return learn(sample_frames(mixtures, config, progress), config, provenance, progress, **options)
+    sample = sample_frames(mixtures, config, progress)
+    return learn(sample, config, provenance, progress, mixtures, **options)
 
 
 def learn(
@@ -51,6 +54,7 @@ def learn(
     config: TrainConfig,
     provenance: dict[str, Any],
     progress: bool = False,
+    mixtures: Sequence[Mixture] = (),
     **options: Any,
 ) -> tuple[Model, FitInfo]:
     """Learn projections on frames that are already drawn, and hash them.
@@ -60,6 +64,7 @@ def learn(
         config: the whole run.
         provenance: what the model file should say of the data.
         progress: show a progress bar.
+        mixtures: those that the frames were drawn from, which ferns need.
         **options: of ``fit``.
 
     Returns:
@@ -75,6 +80,10 @@ def learn(
             f"the dictionary has {len(sample.frames[kept])} frames, fewer than num_neighbors "
             f"{config.separation.num_neighbors}: give more mixtures, or a greater "
             "dictionary_fraction"
+        )
+    if config.ferns.num_ferns and not isinstance(mixtures, AugmentedMixtures):
+        raise ValueError(
+            "ferns are learned on augmented mixtures: give num_mixtures, or no num_ferns"
         )
     frames = sample.frames[: config.max_fit_frames]
     target = None
@@ -108,9 +117,13 @@ def learn(
     encoded = codes.encode(hasher, jnp.asarray(sample.frames[kept]))
     packed = jnp.asarray(sample.masks[kept])
     dictionary = Dictionary(hasher, encoded, packed, config.separation.stft.num_bins)
+    ferns = None
+    if isinstance(mixtures, AugmentedMixtures) and config.ferns.num_ferns:
+        ferns = learn_ferns(mixtures, sample.mixtures[kept], dictionary, config, progress)
     provenance = provenance | {
         "training_frames_seen": sample.num_seen,
         "dictionary_frames": dictionary.num_frames,
         "fit_frames": len(frames),
     }
-    return Model(config, dictionary, provenance, sample.frames[kept].astype(np.float16)), info
+    frames = sample.frames[kept].astype(np.float16)
+    return Model(config, dictionary, provenance, frames, ferns), info

@@ -1,7 +1,6 @@
 #include "blsh.h"
 
 #include <math.h>
-#include <stdint.h>
 #include <string.h>
 
 #include "blsh_model.h"
@@ -182,7 +181,7 @@ static void make_levels(float (*bands)[BLSH_LEVELS], float *levels)
 }
 #endif
 
-#if BLSH_VOICING
+#if BLSH_VOICING || BLSH_FERNS
 /* cos(2 pi bin lag / window), the comb of a voice whose period is the lag. */
 static float tooth(int bin, int lag)
 {
@@ -190,17 +189,10 @@ static float tooth(int bin, int lag)
     return turn < HALF ? blsh_twiddles[turn][0] : -blsh_twiddles[turn - HALF][0];
 }
 
-static void sum_bands(const float *products, float *sums)
+/* Fine structure of a spectrum, and the comb that it is most like. */
+static void find_comb(blsh_state *state, const float *spectrum)
 {
-    filter(products, blsh_voicing_first, blsh_voicing_end, blsh_voicing_weights, BLSH_VOICING,
-           sums);
-}
-
-/* How far the spectrum is the comb of a voice, in each band. */
-static void make_voicing(blsh_state *state, const float *spectrum, float *voicing)
-{
-    float *root = state->roots, *fine = state->fine, *product = state->work, *comb = state->roots;
-    float fine_energy[BLSH_VOICING], comb_energy[BLSH_VOICING], best = 0.0f;
+    float *root = state->work, *fine = state->fine, best = 0.0f;
     int pitch_lag = BLSH_FIRST_LAG;
     for (int f = 0; f < BLSH_BINS; f++)
         root[f] = sqrtf(magnitude(&spectrum[2 * f]));
@@ -220,15 +212,32 @@ static void make_voicing(blsh_state *state, const float *spectrum, float *voicin
             pitch_lag = lag;
         }
     }
-    for (int f = 0; f < BLSH_BINS; f++) {
-        comb[f] = tooth(f, pitch_lag);
-        product[f] = fine[f] * comb[f];
-        fine[f] *= fine[f];
-        comb[f] *= comb[f];
-    }
-    sum_bands(product, voicing);
-    sum_bands(fine, fine_energy);
-    sum_bands(comb, comb_energy);
+    for (int f = 0; f < BLSH_BINS; f++)
+        state->comb[f] = tooth(f, pitch_lag);
+}
+
+static const float *multiply(blsh_state *state, const float *a, const float *b)
+{
+    for (int f = 0; f < BLSH_BINS; f++)
+        state->work[f] = a[f] * b[f];
+    return state->work;
+}
+#endif
+
+#if BLSH_VOICING
+static void sum_bands(const float *products, float *sums)
+{
+    filter(products, blsh_voicing_first, blsh_voicing_end, blsh_voicing_weights, BLSH_VOICING,
+           sums);
+}
+
+/* How far the spectrum is the comb of a voice, in each band. */
+static void make_voicing(blsh_state *state, float *voicing)
+{
+    float fine_energy[BLSH_VOICING], comb_energy[BLSH_VOICING];
+    sum_bands(multiply(state, state->fine, state->comb), voicing);
+    sum_bands(multiply(state, state->fine, state->fine), fine_energy);
+    sum_bands(multiply(state, state->comb, state->comb), comb_energy);
     for (int m = 0; m < BLSH_VOICING; m++) {
         float energies = fine_energy[m] * comb_energy[m];
         voicing[m] = energies > 0.0f ? voicing[m] / sqrtf(energies * BLSH_VOICING) : 0.0f;
@@ -246,7 +255,7 @@ static void make_features(blsh_state *state)
     normalize(levels, levels, BLSH_LEVELS);
 #endif
 #if BLSH_VOICING
-    make_voicing(state, state->spectra[0], state->features + BLSH_SPECTRUM + BLSH_LEVELS);
+    make_voicing(state, state->features + BLSH_SPECTRUM + BLSH_LEVELS);
 #endif
 #if BLSH_LEVELS || BLSH_VOICING
     normalize(state->features, state->features, BLSH_FEATURES);
@@ -298,7 +307,25 @@ static void find_nearest(const uint32_t *code, int *nearest)
     }
 }
 
+/* The mean of the neighbours' masks in a bin. */
+static float vote(const int *nearest, int f)
+{
+    int votes = 0;
+    for (int k = 0; k < BLSH_NEIGHBORS; k++)
+        votes += (int)(blsh_masks[nearest[k]][f / 32] >> (f % 32) & 1u);
+    return (float)votes / BLSH_NEIGHBORS;
+}
+
 #if BLSH_TRACKING
+struct told {
+    float mask, noise, past_snr; /* joined; energy; log */
+};
+
+static float logistic(float log_odds)
+{
+    return 1.0f / (1.0f + expf(-log_odds));
+}
+
 static float noise_energy(const blsh_state *state, int f)
 {
     float weight = state->noise_weight[f];
@@ -319,39 +346,310 @@ static float limited_log(float snr)
 /* Joins the neighbours' mask of a bin with what the bin shows of its own noise: log-odds of
  * speech, the log of the signal-to-noise ratio, which the last frame's estimate goes into, and the
  * log of the same over the past. */
-static float join(blsh_state *state, int f, float gain, float energy)
+static struct told join(blsh_state *state, int f, float mask, float energy)
 {
-    float presence = fminf(fmaxf(gain, 1.0f - BLSH_CERTAINTY), BLSH_CERTAINTY);
+    struct told told;
+    float presence = fminf(fmaxf(mask, 1.0f - BLSH_CERTAINTY), BLSH_CERTAINTY);
     float absence = 1.0f - presence;
     float heard = absence / (1.0f + BLSH_OUTLIERS * ratio(energy, noise_energy(state, f)));
-    float weight = energy > 0.0f ? heard : 0.0f, noise, snr, past, log_odds;
+    float weight = energy > 0.0f ? heard : 0.0f, snr, past;
     state->noise_magnitude[f] = BLSH_MEMORY * state->noise_magnitude[f] + weight * sqrtf(energy);
     state->noise_weight[f] = BLSH_MEMORY * state->noise_weight[f] + weight;
-    noise = noise_energy(state, f);
-    snr = BLSH_SPEECH_MEMORY * ratio(state->speech_energy[f], noise) +
-          (1.0f - BLSH_SPEECH_MEMORY) * fmaxf(ratio(energy, noise) - 1.0f, 0.0f);
+    told.noise = noise_energy(state, f);
+    snr = BLSH_SPEECH_MEMORY * ratio(state->speech_energy[f], told.noise) +
+          (1.0f - BLSH_SPEECH_MEMORY) * fmaxf(ratio(energy, told.noise) - 1.0f, 0.0f);
     past = state->past_rest[f] > 0.0f ? state->past_speech[f] / state->past_rest[f] : 1.0f;
-    log_odds = blsh_prior_weight[f] + blsh_mask_weight[f] * logf(presence / absence) +
-               blsh_snr_weight[f] * limited_log(snr) + blsh_past_snr_weight[f] * limited_log(past);
-    gain = 1.0f / (1.0f + expf(-log_odds));
-    state->speech_energy[f] = gain * gain * energy;
+    told.past_snr = limited_log(past);
+    told.mask = logistic(blsh_prior_weight[f] + blsh_mask_weight[f] * logf(presence / absence) +
+                         blsh_snr_weight[f] * limited_log(snr) +
+                         blsh_past_snr_weight[f] * told.past_snr);
+    state->speech_energy[f] = told.mask * told.mask * energy;
     state->past_speech[f] = BLSH_MEMORY * state->past_speech[f] + presence * presence * energy;
     state->past_rest[f] = BLSH_MEMORY * state->past_rest[f] + absence * absence * energy;
-    return gain;
+    return told;
 }
 #endif
 
-/* Multiplies a spectrum with the mean of the neighbours' masks. */
-static void apply_mask(blsh_state *state, const int *nearest, const float *from, float *to)
+#if BLSH_FERNS
+/* The first bin at so many Hz or above. */
+#define FIRST_BIN(hertz) \
+    (((hertz) * BLSH_WINDOW + BLSH_SAMPLE_RATE - 1) / BLSH_SAMPLE_RATE < BLSH_BINS \
+         ? ((hertz) * BLSH_WINDOW + BLSH_SAMPLE_RATE - 1) / BLSH_SAMPLE_RATE \
+         : BLSH_BINS)
+
+enum {
+    LOW = FIRST_BIN(50),
+    MIDDLE = FIRST_BIN(1000),
+    HIGH = FIRST_BIN(3000),
+    PITCHED = FIRST_BIN(60),
+    PITCHED_END = FIRST_BIN(2000)
+};
+
+/* A byte is a value times the one, plus the other, rounded down. */
+struct scale {
+    float times, plus;
+};
+static const struct scale DECIBELS = {2.0f, 160.0f}, LOG_ODDS = {16.0f, 128.0f},
+                          PART = {255.0f, 0.5f}, SIGNED = {127.0f, 127.5f}, FINE = {64.0f, 64.0f};
+
+static const float MOST_RATIO = 1e5f, LEAST_RATIO = 1e-8f, MOST_DEVIATION = 20.0f;
+
+/* Comparisons, as fminf and fmaxf are calls where NaN may come. */
+static float limit(float value, float low, float high)
+{
+    return value < low ? low : value > high ? high : value;
+}
+
+static float decibels(float ratio)
+{
+    return 4.34294482f * logf(limit(ratio, LEAST_RATIO, MOST_RATIO)); /* 10 / log(10) */
+}
+
+static float log_odds(float mask)
+{
+    float presence = limit(mask, 0.01f, 0.99f);
+    return logf(presence / (1.0f - presence));
+}
+
+/* 1 where there is no reference. */
+static float limited_ratio(float value, float reference)
+{
+    float found = reference > 0.0f ? value / reference : 1.0f;
+    return found < MOST_RATIO ? found : MOST_RATIO;
+}
+
+static void follow(float *mean, float memory, float now)
+{
+    *mean = memory * *mean + (1.0f - memory) * now;
+}
+
+/* The row of ratios of two rows. */
+static const float *over(blsh_state *state, const float *values, const float *references)
+{
+    for (int f = 0; f < BLSH_BINS; f++)
+        state->work[f] = limited_ratio(values[f], references[f]);
+    return state->work;
+}
+
+static float mean(const float *values, int first, int end)
+{
+    float sum = 0.0f;
+    for (int f = first; f < end; f++)
+        sum += values[f];
+    return end > first ? sum / (end - first) : 0.0f;
+}
+
+/* The means over each bin and so many on either side, the outermost ones repeated: sums of 1, 2,
+ * 4, ... bins in a row, and those of them that make up the window. */
+static const float *smooth(blsh_state *state, const float *values, int reach)
+{
+    const int window = 2 * reach + 1, padded = BLSH_BINS + 2 * reach;
+    float *sums = state->sums, *means = state->smoothed;
+    memcpy(sums + reach, values, BLSH_BINS * sizeof *sums);
+    for (int i = 0; i < reach; i++) {
+        sums[i] = values[0];
+        sums[reach + BLSH_BINS + i] = values[BLSH_BINS - 1];
+    }
+    memset(means, 0, BLSH_BINS * sizeof *means);
+    for (int length = 1, covered = 0; length <= window; length *= 2) {
+        if (window & length) {
+            for (int f = 0; f < BLSH_BINS; f++)
+                means[f] += sums[f + covered];
+            covered += length;
+        }
+        for (int f = 0; f < padded - length && 2 * length <= window; f++)
+            sums[f] += sums[f + length];
+    }
+    for (int f = 0; f < BLSH_BINS; f++)
+        means[f] /= window;
+    return means;
+}
+
+static uint8_t byte(float value, struct scale scale)
+{
+    return (uint8_t)limit(value * scale.times + scale.plus, 0.0f, 255.0f);
+}
+
+static void put(uint8_t *to, const float *values, struct scale scale)
+{
+    for (int f = 0; f < BLSH_BINS; f++)
+        to[f] = byte(values[f], scale);
+}
+
+/* The value so many bins above, at the ends that of the last. */
+static void put_shifted(uint8_t *to, const float *values, int bins, struct scale scale)
 {
     for (int f = 0; f < BLSH_BINS; f++) {
+        int place = f + bins;
+        to[f] = byte(values[place < 0 ? 0 : place < BLSH_BINS ? place : BLSH_BINS - 1], scale);
+    }
+}
+
+static void put_one(uint8_t *to, float value, struct scale scale)
+{
+    memset(to, byte(value, scale), BLSH_BINS);
+}
+
+static void put_decibels(uint8_t *to, const float *ratios)
+{
+    for (int f = 0; f < BLSH_BINS; f++)
+        to[f] = byte(decibels(ratios[f]), DECIBELS);
+}
+
+/* Likeness of the fine structure to the comb around each bin. */
+static void make_voiced(blsh_state *state, float *voiced)
+{
+    const float *parts[2] = {state->fine, state->comb};
+    const float *sums = smooth(state, multiply(state, parts[0], parts[1]), BLSH_VOICED_REACH);
+    memcpy(voiced, sums, sizeof state->voiced[0]);
+    for (int i = 0; i < 2; i++) {
+        sums = smooth(state, multiply(state, parts[i], parts[i]), BLSH_VOICED_REACH);
+        for (int f = 0; f < BLSH_BINS; f++)
+            voiced[f] = sums[f] > 0.0f ? voiced[f] / sqrtf(sums[f]) : 0.0f;
+    }
+}
+
+/* What the features of a frame are made of: the newest rows, speech presence, running means. */
+static void follow_frame(blsh_state *state, const int *nearest, const float *spectrum)
+{
+    float total = 0.0f;
+    memmove(state->snr[0], state->snr[1], sizeof state->snr - sizeof state->snr[0]);
+    memmove(state->ratio[0], state->ratio[1], sizeof state->ratio - sizeof state->ratio[0]);
+    memmove(state->log_odds[0], state->log_odds[1],
+            sizeof state->log_odds - sizeof state->log_odds[0]);
+    memcpy(state->voiced[0], state->voiced[1], sizeof state->voiced[0]);
+    make_voiced(state, state->voiced[1]);
+    for (int f = 0; f < BLSH_BINS; f++) {
+        const float *bin = &spectrum[2 * f];
+        state->energy[f] = bin[0] * bin[0] + bin[1] * bin[1];
+        total += state->energy[f];
+    }
+    state->total_energy = total;
+    memcpy(state->around, smooth(state, state->energy, 2), sizeof state->around);
+    for (int f = 0; f < BLSH_BINS; f++) {
+        float energy = state->energy[f], around = state->around[f], mask = vote(nearest, f);
+        struct told told = join(state, f, mask, energy);
+        float ratio = limited_ratio(energy, told.noise), deviation;
+        state->mask[f] = mask;
+        state->joined[f] = told.mask;
+        state->joined_odds[f] = log_odds(told.mask);
+        state->past_snr[f] = told.past_snr;
+        state->snr[3][f] = decibels(ratio);
+        state->ratio[2][f] = ratio;
+        state->log_odds[3][f] = log_odds(mask);
+        follow(&state->means.fast[f], 0.8f, energy);
+        follow(&state->means.middle[f], 0.95f, energy);
+        follow(&state->means.slow[f], 0.99f, energy);
+        follow(&state->means.around_quick[f], 0.9f, around);
+        follow(&state->means.around_middle[f], 0.95f, around);
+        follow(&state->means.around_slow[f], 0.99f, around);
+        deviation = limit(decibels(limited_ratio(energy, state->means.middle[f])),
+                          -MOST_DEVIATION, MOST_DEVIATION);
+        follow(&state->means.unrest[f], 0.95f, deviation * deviation);
+        follow(&state->means.ratio[f], 0.9f, ratio);
+        follow(&state->means.mask[f], 0.9f, mask);
+    }
+}
+
+/* The features of all bins of a frame, in the order of bin_features.py, a row of bytes each. */
+static void make_bin_features(blsh_state *state)
+{
+    uint8_t(*row)[BLSH_ROW] = state->bin_features;
+    const float *energy = state->energy, *joined = state->joined, *mask = state->mask;
+    const float *snr = state->snr[3], *ratio = state->ratio[2], *voiced = state->voiced[1];
+    float *work = state->work;
+
+    put(*row++, state->joined_odds, LOG_ODDS);
+    put_shifted(*row++, state->joined_odds, 1, LOG_ODDS);
+    put_shifted(*row++, state->joined_odds, -1, LOG_ODDS);
+    put(*row++, smooth(state, joined, 2), PART);
+    put_one(*row++, mean(joined, LOW, MIDDLE), PART);
+    put_one(*row++, mean(joined, MIDDLE, HIGH), PART);
+    put(*row++, state->log_odds[3], LOG_ODDS);
+    put(*row++, state->log_odds[2], LOG_ODDS);
+    put(*row++, state->log_odds[0], LOG_ODDS);
+    put(*row++, state->means.mask, PART);
+    put_one(*row++, mean(mask, LOW, MIDDLE), PART);
+    put_one(*row++, mean(mask, HIGH, BLSH_BINS), PART);
+    put(*row++, state->past_snr, LOG_ODDS);
+    put(*row++, state->snr[2], DECIBELS);
+    put(*row++, state->snr[1], DECIBELS);
+    put(*row++, state->snr[0], DECIBELS);
+    put_shifted(*row++, snr, 4, DECIBELS);
+    put_shifted(*row++, snr, -4, DECIBELS);
+    put_decibels(*row++, smooth(state, ratio, 2));
+    for (int f = 0; f < BLSH_BINS; f++) /* in three frames */
+        work[f] = (ratio[f] + state->ratio[1][f] + state->ratio[0][f]) / 3.0f;
+    put_decibels(*row++, smooth(state, work, 8));
+    put_decibels(*row++, smooth(state, ratio, 32));
+    put_decibels(*row++, state->means.ratio);
+    put_one(*row++, mean(snr, LOW, MIDDLE), DECIBELS);
+    put_one(*row++, mean(snr, MIDDLE, HIGH), DECIBELS);
+    put_one(*row++, mean(snr, HIGH, BLSH_BINS), DECIBELS);
+    put_decibels(*row++, over(state, energy, state->means.fast));
+    put_decibels(*row++, over(state, energy, state->means.slow));
+    put_decibels(*row++, over(state, state->around, state->means.around_middle));
+    put_decibels(*row++, over(state, state->means.around_quick, state->means.around_slow));
+    for (int f = 0; f < BLSH_BINS; f++)
+        work[f] = sqrtf(state->means.unrest[f]);
+    put(*row++, work, DECIBELS);
+    put_decibels(*row++, over(state, energy, smooth(state, energy, 8)));
+    for (int f = 0; f < BLSH_BINS; f++)
+        work[f] = limited_ratio(energy[f], state->total_energy);
+    put_decibels(*row++, work);
+    put(*row++, state->fine, FINE);
+    put(*row++, state->comb, SIGNED);
+    put(*row++, voiced, SIGNED);
+    put(*row++, multiply(state, state->comb, voiced), SIGNED);
+    put(*row++, state->voiced[0], SIGNED);
+    put_one(*row++, mean(voiced, PITCHED, PITCHED_END), SIGNED);
+    for (int f = 0; f < BLSH_BINS; f++)
+        work[f] = (float)f / BLSH_BINS;
+    put(*row++, work, PART);
+}
+
+#if BLSH_FERN_BITS > 8
+typedef uint16_t blsh_leaf;
+#else
+typedef uint8_t blsh_leaf;
+#endif
+
+/* Log-odds of speech: each fern's answers, bit by bit for all bins, and what its table makes of
+ * them. */
+static void ask_ferns(blsh_state *state)
+{
+    blsh_leaf leaves[BLSH_ROW]; /* here, so that compilers see that bytes are no part of it */
+    memset(state->scores, 0, sizeof state->scores);
+    for (int m = 0; m < BLSH_FERNS; m++) {
+        memset(leaves, 0, sizeof leaves);
+        for (int b = 0; b < BLSH_FERN_BITS; b++) {
+            const uint8_t *values = state->bin_features[blsh_fern_features[m][b]];
+            const uint8_t threshold = blsh_fern_thresholds[m][b];
+            for (int f = 0; f < BLSH_ROW; f++)
+                leaves[f] = (blsh_leaf)(2 * leaves[f] + (values[f] > threshold));
+        }
+        for (int f = 0; f < BLSH_BINS; f++)
+            state->scores[f] += blsh_fern_tables[m][leaves[f]];
+    }
+}
+#endif
+
+/* Multiplies a spectrum with the mask that the neighbours' masks become. */
+static void apply_mask(blsh_state *state, const int *nearest, const float *from, float *to)
+{
+#if BLSH_FERNS
+    follow_frame(state, nearest, from);
+    make_bin_features(state);
+    ask_ferns(state);
+#endif
+    for (int f = 0; f < BLSH_BINS; f++) {
         const float *bin = &from[2 * f];
-        int votes = 0;
-        for (int k = 0; k < BLSH_NEIGHBORS; k++)
-            votes += (int)(blsh_masks[nearest[k]][f / 32] >> (f % 32) & 1u);
-        float gain = (float)votes / BLSH_NEIGHBORS;
-#if BLSH_TRACKING
-        gain = join(state, f, gain, bin[0] * bin[0] + bin[1] * bin[1]);
+#if BLSH_FERNS
+        float gain = logistic((float)state->scores[f] * BLSH_FERN_STEP);
+#elif BLSH_TRACKING
+        float gain = join(state, f, vote(nearest, f), bin[0] * bin[0] + bin[1] * bin[1]).mask;
+#else
+        float gain = vote(nearest, f);
 #endif
         gain = fmaxf(gain, state->floor);
         to[2 * f] = gain * bin[0];
@@ -392,6 +690,9 @@ void blsh_step(blsh_state *state, const float *in, float *out)
            state->levels[BLSH_LEVEL_FRAMES - 1]);
 #endif
 
+#if BLSH_VOICING || BLSH_FERNS
+    find_comb(state, state->spectra[0]);
+#endif
     make_features(state);
     encode(state->features, code);
     find_nearest(code, nearest);

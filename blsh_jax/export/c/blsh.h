@@ -13,6 +13,8 @@
 #ifndef BLSH_H
 #define BLSH_H
 
+#include <stdint.h>
+
 #include "blsh_sizes.h"
 
 #ifdef __cplusplus
@@ -29,6 +31,12 @@ extern "C" {
 /* Frames whose levels are kept: as far back as noise floors reach, and the context ahead. */
 #define BLSH_LEVEL_FRAMES (BLSH_FLOOR_FRAMES + BLSH_WINDOW / BLSH_HOP - 1 + BLSH_CONTEXT / 2)
 
+/* Ferns: the bins of a row of bytes, rounded up so that whole vectors cover them; the bins on
+ * either side that voicing is measured over, 375 Hz, and the most that a mean is over. */
+#define BLSH_ROW ((BLSH_BINS + 31) / 32 * 32)
+#define BLSH_VOICED_REACH ((2 * 375 * BLSH_WINDOW + BLSH_SAMPLE_RATE) / (2 * BLSH_SAMPLE_RATE))
+#define BLSH_MOST_REACH (BLSH_VOICED_REACH > 32 ? BLSH_VOICED_REACH : 32)
+
 typedef struct {
     float floor;                                       /* smallest gain of a bin, 0 to 1 */
     float samples[BLSH_WINDOW];                        /* newest input */
@@ -37,9 +45,9 @@ typedef struct {
 #if BLSH_LEVELS
     float levels[BLSH_LEVEL_FRAMES][BLSH_LEVELS];      /* newest mel magnitudes, for noise floors */
 #endif
-#if BLSH_VOICING
-    float roots[BLSH_BINS];                            /* of the magnitudes; later the comb */
+#if BLSH_VOICING || BLSH_FERNS
     float fine[BLSH_BINS];                             /* fine structure of the spectrum */
+    float comb[BLSH_BINS];                             /* cosines with teeth at the pitch */
 #endif
 #if BLSH_TRACKING
     float noise_magnitude[BLSH_BINS];                  /* weighted sum of the noise's magnitudes */
@@ -47,6 +55,29 @@ typedef struct {
     float speech_energy[BLSH_BINS];                    /* of the last frame's estimate */
     float past_speech[BLSH_BINS];                      /* energies that the neighbours keep */
     float past_rest[BLSH_BINS];                        /* energies that they take away */
+#endif
+#if BLSH_FERNS
+    struct {                                           /* running means */
+        float fast[BLSH_BINS], middle[BLSH_BINS], slow[BLSH_BINS]; /* of energy */
+        float around_quick[BLSH_BINS], around_middle[BLSH_BINS], around_slow[BLSH_BINS];
+        float unrest[BLSH_BINS];                       /* of squared distance to middle, in dB */
+        float ratio[BLSH_BINS];                        /* of energy over noise */
+        float mask[BLSH_BINS];                         /* of the neighbours' mask */
+    } means;
+    float snr[4][BLSH_BINS];                           /* newest frames, oldest first: in dB */
+    float ratio[3][BLSH_BINS];                         /* the same as ratios */
+    float log_odds[4][BLSH_BINS];                      /* of the neighbours' masks */
+    float voiced[2][BLSH_BINS];                        /* likeness to the comb around a bin */
+    float energy[BLSH_BINS], total_energy;
+    float around[BLSH_BINS];                           /* energy of the bins around */
+    float mask[BLSH_BINS];                             /* of the neighbours */
+    float joined[BLSH_BINS];                           /* with speech presence */
+    float joined_odds[BLSH_BINS];
+    float past_snr[BLSH_BINS];                         /* log */
+    float smoothed[BLSH_BINS];
+    float sums[BLSH_BINS + 2 * BLSH_MOST_REACH];
+    uint8_t bin_features[BLSH_BIN_FEATURES][BLSH_ROW];
+    int32_t scores[BLSH_BINS];                         /* of ferns */
 #endif
     float overlap[BLSH_WINDOW];                        /* output that later frames add to */
     float work[BLSH_WINDOW + 2];
