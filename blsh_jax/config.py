@@ -467,11 +467,6 @@ class TrainConfig:
         _check(self, ("max_fit_frames",), ("max_dictionary_frames", "high_pass_hz"))
         if not 0 < self.dictionary_fraction <= 1:
             raise ValueError(f"dictionary_fraction is {self.dictionary_fraction}: give (0, 1]")
-        if self.ferns.num_ferns and self.augmentation.noise_folds < 2:
-            raise ValueError(
-                f"noise_folds is {self.augmentation.noise_folds}: ferns need 2 or more, as they "
-                "learn from noises that the searched frames do not have"
-            )
         if not 0 <= self.held_back < 1:
             raise ValueError(f"held_back is {self.held_back}: give a fraction in [0, 1)")
 

@@ -101,7 +101,7 @@ def test_a_fold_is_searched_in_frames_of_the_others(model, mixtures, synthetic, 
 def test_ferns_without_folds_or_augmentation_are_refused(model, mixtures, synthetic):
     whole = dataclasses.replace(SETTINGS.augmentation, noise_folds=1)
     with pytest.raises(ValueError, match="noise_folds is 1: ferns need 2 or more"):
-        dataclasses.replace(SETTINGS, augmentation=whole)
+        training.train(mixtures, dataclasses.replace(SETTINGS, augmentation=whole), {})
     of_one_fold = np.zeros(model.dictionary.num_frames, np.int32)
     with pytest.raises(ValueError, match="without a fold of noises 0 dictionary frames are left"):
         mask_stage.learn_ferns(mixtures, of_one_fold, model.dictionary, SETTINGS)
