@@ -53,6 +53,20 @@ def closed_and_open(prefix: str = "") -> str:
     )
 
 
+def variants(name: str) -> str:
+    """SDR and SI-SDR of variants of the recipe."""
+    steps = [row["step"] for row in _record(name)["results"]]
+    heads = {"sdr": "SDR", "si_sdr": "SI-SDR"}
+    return _crossed(
+        ["configuration", "method", "bits"],
+        [
+            ((step, *system), _scored(row, heads))
+            for step, (system, row) in zip(steps, _rows(name), strict=True)
+        ],
+        num_texts=2,
+    )
+
+
 def table1() -> str:
     """The paper's table 1, ours; costs are those on the closed set."""
     networks = _record("table1")["config"]["networks"]
@@ -198,6 +212,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "rotation-summary": rotation_summary,
     "rotation-noises": rotation_noises,
     "table1": table1,
+    "unseen-ferns": lambda: variants("unseen_ferns"),
     "figure3": figure3,
     "claims": claim_table,
     "variations": variations,
