@@ -152,7 +152,8 @@ def _cut(rng: np.random.Generator, whole: bytes) -> bytes:
     return whole[: rng.integers(1, len(whole) + 1)]
 
 
-def _flip(rng: np.random.Generator, whole: bytes) -> bytes:
+def flip(rng: np.random.Generator, whole: bytes) -> bytes:
+    """Some bits turned over."""
     content = bytearray(whole)
     for place in rng.integers(0, len(whole), rng.integers(1, 9)):
         content[place] ^= 1 << rng.integers(8)
@@ -196,5 +197,5 @@ def _append(rng: np.random.Generator, whole: bytes) -> bytes:
 
 
 _DAMAGES: tuple[Callable[[np.random.Generator, bytes], bytes], ...] = (
-    *(_keep, _cut, _cut, _flip, _set_fields, _set_fields, _splice, _fill, _append),
+    *(_keep, _cut, _cut, flip, _set_fields, _set_fields, _splice, _fill, _append),
 )

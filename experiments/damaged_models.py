@@ -29,6 +29,7 @@ from blsh_jax.robust.bin_features import NUM_FEATURES
 from blsh_jax.robust.ferns import Ferns
 from blsh_jax.search.packing import num_words
 from blsh_jax.training import checkpoint
+from experiments.damaged_audio import flip
 
 _BITS, _FRAMES, _FEATURES = 40, 12, 9
 _FIT = config.FitConfig(num_bits=4, block_size=50)
@@ -152,15 +153,8 @@ def damaged_checkpoint(rng: np.random.Generator) -> bytes:
 
 def damaged(rng: np.random.Generator, whole: bytes) -> bytes:
     """A file with one kind of damage: to its bytes, its directory, its arrays or its settings."""
-    kinds = (_flip, _cut, _overwrite, _direct, _shuffle, _describe, _count, _set, _set)
+    kinds = (flip, _cut, _overwrite, _direct, _shuffle, _describe, _count, _set, _set)
     return kinds[rng.integers(len(kinds))](rng, whole)
-
-
-def _flip(rng: np.random.Generator, whole: bytes) -> bytes:
-    content = bytearray(whole)
-    for place in rng.integers(0, len(whole), rng.integers(1, 9)):
-        content[place] ^= 1 << rng.integers(8)
-    return bytes(content)
 
 
 def _cut(rng: np.random.Generator, whole: bytes) -> bytes:

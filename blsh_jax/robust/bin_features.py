@@ -23,6 +23,7 @@ from blsh_jax.config import SpeechPresenceConfig, StftConfig
 from blsh_jax.paper import spectra
 from blsh_jax.robust import speech_presence, voicing
 from blsh_jax.robust.speech_presence import NoiseTrack
+from blsh_jax.robust.voicing import mean_nearby
 
 # A byte is a value times the one, plus the other, rounded down: decibels by halves from -80,
 # log-odds by sixteenths from -8, parts of 1 by 255ths, parts of -1 to 1 by 127ths.
@@ -115,12 +116,12 @@ def bin_features(
     """
     magnitude = jnp.abs(mixture)
     energy = jnp.square(magnitude)
-    around = _smooth(energy, 2)
+    around = mean_nearby(energy, 2)
     past_frames, told = _follow(past, mask, energy, around, config, stft)
     joined, noise, past_snr, means = told
     ratio = _ratio(energy, noise)
     snr = _decibels(ratio)
-    log_odds = _log_odds(mask)
+    log_odds = speech_presence.log_odds(mask)
     fine, comb, voiced = _voices(magnitude, stft)
     snrs, ratios, odds, voices = (
         jnp.concatenate([before, now], axis=-2)
@@ -129,7 +130,7 @@ def bin_features(
     count = mask.shape[-2]
     ago = lambda values, frames: values[..., _PAST - frames : _PAST - frames + count, :]
     in_three = (ratio + ago(ratios, 1) + ago(ratios, 2)) / 3
-    joined_odds = _log_odds(joined)
+    joined_odds = speech_presence.log_odds(joined)
     low, middle_band, high = _bands(stft)
     hertz = spectra.bin_hertz(stft)
     pitched = (hertz >= _PITCHED_HERTZ[0]) & (hertz < _PITCHED_HERTZ[1])
@@ -138,7 +139,7 @@ def bin_features(
         (joined_odds, _LOG_ODDS),
         (_shifted(joined_odds, 1), _LOG_ODDS),
         (_shifted(joined_odds, -1), _LOG_ODDS),
-        (_smooth(joined, 2), _PART),
+        (mean_nearby(joined, 2), _PART),
         (_mean(joined, low), _PART),
         (_mean(joined, middle_band), _PART),
         (log_odds, _LOG_ODDS),
@@ -153,9 +154,9 @@ def bin_features(
         (ago(snrs, 3), _DECIBELS),
         (_shifted(snr, 4), _DECIBELS),
         (_shifted(snr, -4), _DECIBELS),
-        (_decibels(_smooth(ratio, 2)), _DECIBELS),
-        (_decibels(_smooth(in_three, 8)), _DECIBELS),
-        (_decibels(_smooth(ratio, 32)), _DECIBELS),
+        (_decibels(mean_nearby(ratio, 2)), _DECIBELS),
+        (_decibels(mean_nearby(in_three, 8)), _DECIBELS),
+        (_decibels(mean_nearby(ratio, 32)), _DECIBELS),
         (_decibels(means.ratio), _DECIBELS),
         (_mean(snr, low), _DECIBELS),
         (_mean(snr, middle_band), _DECIBELS),
@@ -165,7 +166,7 @@ def bin_features(
         (_decibels(_ratio(around, means.around_middle)), _DECIBELS),
         (_decibels(_ratio(means.around_quick, means.around_slow)), _DECIBELS),
         (jnp.sqrt(means.unrest), _DECIBELS),
-        (_decibels(_ratio(energy, _smooth(energy, 8))), _DECIBELS),
+        (_decibels(_ratio(energy, mean_nearby(energy, 8))), _DECIBELS),
         (_decibels(_ratio(energy, jnp.sum(energy, axis=-1, keepdims=True))), _DECIBELS),
         (fine, _FINE),
         (comb, _SIGNED),
@@ -207,7 +208,7 @@ def _voices(magnitude: Array, stft: StftConfig) -> tuple[Array, Array, Array]:
     fine = voicing.fine_structure(magnitude, stft)
     comb = voicing.pitch_comb(fine, stft)
     reach = round(_VOICED_HERTZ * stft.window_length / stft.sample_rate)
-    product, own, other = (_smooth(x, reach) for x in (fine * comb, fine * fine, comb * comb))
+    product, own, other = (mean_nearby(x, reach) for x in (fine * comb, fine * fine, comb * comb))
     energies = own * other
     return (
         fine,
@@ -237,11 +238,6 @@ def _ratio(value: Array, reference: Array) -> Array:
     return jnp.minimum(jnp.where(reference > 0, value / safe, 1.0), _RATIOS[1])
 
 
-def _log_odds(mask: Array) -> Array:
-    presence = jnp.clip(mask, 0.01, 0.99)
-    return jnp.log(presence / (1 - presence))
-
-
 def _mean(values: Array, within: np.ndarray) -> Array:
     total = jnp.sum(jnp.where(within, values, 0), axis=-1, keepdims=True)
     return total / max(1, int(within.sum()))
@@ -251,13 +247,3 @@ def _shifted(values: Array, bins: int) -> Array:
     """The value so many bins above, at the ends that of the last."""
     places = jnp.clip(jnp.arange(values.shape[-1]) + bins, 0, values.shape[-1] - 1)
     return values[..., places]
-
-
-def _smooth(values: Array, reach: int) -> Array:
-    """The mean over a bin and ``reach`` bins on either side."""
-    sides = [(0, 0)] * (values.ndim - 1) + [(reach, reach)]
-    window = (1,) * (values.ndim - 1) + (2 * reach + 1,)
-    around = jnp.pad(values, sides, mode="edge")
-    zero = jnp.zeros((), values.dtype)
-    total = jax.lax.reduce_window(around, zero, jax.lax.add, window, (1,) * values.ndim, "VALID")
-    return total / (2 * reach + 1)

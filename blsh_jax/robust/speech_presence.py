@@ -151,6 +151,19 @@ def join(
     return jnp.moveaxis(joined, 0, -2), last
 
 
+def log_odds(mask: Array) -> Array:
+    """Log-odds of a mask, limited, as neighbours that all agree may still be wrong.
+
+    Args:
+        mask: (...) float32 in [0, 1].
+
+    Returns:
+        (...) float32.
+    """
+    presence = jnp.clip(mask, 1 - _CERTAINTY, _CERTAINTY)
+    return jnp.log(presence / (1 - presence))
+
+
 class Told(NamedTuple):
     """What a frame's track tells.
 
@@ -193,13 +206,12 @@ def follow_frame(
     # Before anything was heard neither is more likely.
     past = jnp.where(track.past_rest > 0, _snr(track.past_speech, track.past_rest), 1.0)
     past_snr = _limited_log(past)
-    log_odds = (
+    joined = jax.nn.sigmoid(
         weights.prior
-        + weights.mask * jnp.log(presence / absence)
+        + weights.mask * log_odds(mask)
         + weights.snr * _limited_log(snr)
         + weights.past_snr * past_snr
     )
-    joined = jax.nn.sigmoid(log_odds)
     following = NoiseTrack(
         magnitude,
         total,

@@ -109,14 +109,26 @@ def fine_structure(magnitude: Array, config: StftConfig) -> Array:
     Raises:
         ValueError: as ``layout``.
     """
-    reach = layout(config).reach
     root = jnp.sqrt(magnitude)
-    sides = [(0, 0)] * (root.ndim - 1) + [(reach, reach)]
-    around = jnp.pad(root, sides, mode="edge")
-    count = root.shape[-1]
-    total = functools.reduce(jnp.add, [around[..., i : i + count] for i in range(2 * reach + 1)])
-    mean = total / (2 * reach + 1)
+    mean = mean_nearby(root, layout(config).reach)
     return jnp.where(mean > 0, root / jnp.where(mean > 0, mean, 1) - 1, 0)
+
+
+def mean_nearby(values: Array, reach: int) -> Array:
+    """The mean over a bin and so many bins on either side; the last bin stands for those beyond.
+
+    Args:
+        values: (..., F) float32.
+        reach: bins on either side; static.
+
+    Returns:
+        (..., F) float32.
+    """
+    sides = [(0, 0)] * (values.ndim - 1) + [(reach, reach)]
+    around = jnp.pad(values, sides, mode="edge")
+    count = values.shape[-1]
+    total = functools.reduce(jnp.add, [around[..., i : i + count] for i in range(2 * reach + 1)])
+    return total / (2 * reach + 1)
 
 
 def pitch_comb(fine: Array, config: StftConfig) -> Array:
