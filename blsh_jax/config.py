@@ -292,6 +292,7 @@ class AugmentationConfig:
         unaugmented: probability that a mixture is made of speech and one noise as they were
             recorded, at the SNR of the published mixtures: what keeps codes good in the known
             noises.
+        alone: probability that speech or noise is alone in a mixture, the other 60 dB below.
         noise_folds: noises are dealt to so many folds, and a mixture has noises of one alone: the
             i-th of fold i modulo their number. Ferns need 2 or more.
     """
@@ -305,6 +306,7 @@ class AugmentationConfig:
     second_noise: float = 0.5
     synthetic_noise: float = 0.0
     unaugmented: float = 0.5
+    alone: float = 0.0
     noise_folds: int = 1
 
     def __post_init__(self):
@@ -312,7 +314,7 @@ class AugmentationConfig:
             self,
             positive=("mixture_seconds", "noise_folds"),
             not_negative=("num_mixtures", "equalizer_db"),
-            probabilities=("second_noise", "synthetic_noise", "unaugmented"),
+            probabilities=("second_noise", "synthetic_noise", "unaugmented", "alone"),
         )
         if self.min_snr_db > self.max_snr_db:
             raise ValueError(f"min_snr_db {self.min_snr_db} is above max_snr_db {self.max_snr_db}")
@@ -376,21 +378,28 @@ class FernConfig:
 
     Attributes:
         num_ferns: M, how many; 0 leaves the mask to the formula of speech presence.
+        num_second_ferns: how many the second stage has, which looks ahead; 0 for one stage.
         fern_bits: B, questions of a fern, whose table has 2^B values.
         fern_rate: part of a Newton step that a fern takes.
         fern_ridge: what is added to the curvature of a leaf, so that rare ones stay small.
         fern_samples: bins on which the questions of a fern are chosen.
-        fern_mixtures: mixtures whose bins are drawn.
+        fern_mixtures: mixtures whose bins are drawn, for each stage.
         fern_bins: bins that are drawn of each.
+        fern_max_snr_db: highest SNR of the augmented ones among them, in dB.
+        fern_alone: probability that speech or noise is alone in one, so that clean speech passes
+            and noise falls silent.
     """
 
     num_ferns: int = 0
+    num_second_ferns: int = 0
     fern_bits: int = 8
-    fern_rate: float = 0.1
+    fern_rate: float = 0.15
     fern_ridge: float = 30.0
-    fern_samples: int = 200_000
-    fern_mixtures: int = 1600
-    fern_bins: int = 1200
+    fern_samples: int = 400_000
+    fern_mixtures: int = 3200
+    fern_bins: int = 800
+    fern_max_snr_db: float = 15.0
+    fern_alone: float = 0.1
 
     def __post_init__(self):
         _check(
@@ -399,9 +408,17 @@ class FernConfig:
                 *("fern_bits", "fern_rate", "fern_ridge"),
                 *("fern_samples", "fern_mixtures", "fern_bins"),
             ),
-            not_negative=("num_ferns",),
-            at_most={"num_ferns": 4096, "fern_bits": 12},
+            not_negative=("num_ferns", "num_second_ferns"),
+            at_most={"num_ferns": 4096, "num_second_ferns": 4096, "fern_bits": 12},
+            probabilities=("fern_alone",),
         )
+        if self.num_second_ferns and not self.num_ferns:
+            raise ValueError("num_second_ferns needs num_ferns: a second stage follows a first")
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """How many ferns each stage has."""
+        return tuple(count for count in (self.num_ferns, self.num_second_ferns) if count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -413,15 +430,19 @@ class SeparationConfig:
         features: what frames are compared by.
         num_neighbors: K, the neighbours whose masks are averaged.
         speech_presence: how their masks are joined with the noise that the utterance shows.
+        strength: exponent of the mask that comes out: above 1 more is taken away, below 1 more is
+            kept.
     """
 
     stft: StftConfig = StftConfig()
     features: FeatureConfig = FeatureConfig()
     num_neighbors: int = 10
     speech_presence: SpeechPresenceConfig = MASK_ALONE
+    strength: float = 1.0
 
     def __post_init__(self):
-        _check(self, positive=("num_neighbors",), at_most={"num_neighbors": 1024})
+        most = {"num_neighbors": 1024, "strength": 16.0}
+        _check(self, positive=("num_neighbors",), not_negative=("strength",), at_most=most)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -487,12 +508,16 @@ RECIPES: dict[str, TrainConfig] = {
                 prior_log_odds=-0.7,
                 lowest_hz=50.0,
             ),
+            strength=1.25,
         ),
         target_vectors="speech_and_noise",
         fine_tuning=FineTuningConfig(
             fine_tuning_steps=2000, fine_tuning_queries=1024, fine_tuning_candidates=8192
         ),
-        augmentation=AugmentationConfig(num_mixtures=8000, synthetic_noise=0.5, unaugmented=0.2),
+        ferns=FernConfig(num_ferns=200, num_second_ferns=200),
+        augmentation=AugmentationConfig(
+            num_mixtures=8000, synthetic_noise=0.5, unaugmented=0.2, noise_folds=4
+        ),
         dictionary_fraction=0.16,
         max_dictionary_frames=122_000,
         high_pass_hz=50.0,

@@ -83,10 +83,14 @@ def whole_model() -> bytes:
     masks[:, -1] = 1
     dictionary = Dictionary(hasher, jnp.asarray(codes & 0xFF), jnp.asarray(masks), 513)
     frames = rng.random((_FRAMES, 9)).astype(np.float16)
-    questions = (rng.integers(0, top, (2, 3), np.uint8) for top in (NUM_FEATURES, 255))
-    ferns = Ferns(*map(jnp.asarray, (*questions, rng.integers(-999, 999, (2, 8), np.int16))))
-    trained = config.TrainConfig(settings, ferns=config.FernConfig(num_ferns=2, fern_bits=3))
-    made = Model(trained, dictionary, {"speech": {"licence": "none"}}, frames, ferns)
+    stages = []
+    for count, asked in ((2, NUM_FEATURES), (1, 2 * NUM_FEATURES)):
+        questions = (rng.integers(0, top, (count, 3), np.uint8) for top in (asked, 255))
+        tables = rng.integers(-999, 999, (count, 8), np.int16)
+        stages.append(Ferns(*map(jnp.asarray, (*questions, tables))))
+    learning = config.FernConfig(num_ferns=2, num_second_ferns=1, fern_bits=3)
+    trained = config.TrainConfig(settings, ferns=learning)
+    made = Model(trained, dictionary, {"speech": {"licence": "none"}}, frames, tuple(stages))
     return _written(lambda path: models.save(made, path))
 
 

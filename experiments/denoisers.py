@@ -51,16 +51,18 @@ def system(name: str) -> System:
 
 
 def measures() -> dict[str, Measure]:
-    """STOI, 0 to 1, and wide-band PESQ, 1 to 4.6, of speech and an estimate at 16 kHz.
+    """STOI, ESTOI (0 to 1) and wide-band PESQ (1 to 4.6) of speech and an estimate at 16 kHz.
 
     Raises:
         ValueError: their packages are not installed.
 
-    Source: C. Taal et al., IEEE Trans. ASLP 19 (7), 2011; ITU-T P.862.2.
+    Source: C. Taal et al., IEEE Trans. ASLP 19 (7), 2011; J. Jensen, C. Taal, IEEE/ACM Trans. ASLP
+    24 (11), 2016; ITU-T P.862.2.
     """
     stoi, pesq = _import("pystoi"), _import("pesq")
     return {
         "stoi": lambda speech, estimate: float(stoi.stoi(speech, estimate, SAMPLE_RATE)),
+        "estoi": lambda speech, estimate: float(stoi.stoi(speech, estimate, SAMPLE_RATE, True)),
         "pesq": lambda speech, estimate: float(pesq.pesq(SAMPLE_RATE, speech, estimate, "wb")),
     }
 

@@ -40,6 +40,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "fine-tuning": ("fine_tuning", "max_fit_frames"),
     "high-pass": ("high_pass_hz",),
     "speech presence": ("separation.speech_presence",),
+    "boosted ferns": ("ferns", "separation.strength"),
 }
 # The recipe with one thing changed; a dictionary changes fields of a configuration inside.
 CHANGES: dict[str, dict[str, Any]] = {
@@ -58,7 +59,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "mel spectra, not their logarithms": {"separation": {"features": {"kind": "mel"}}},
     "no voicing": {"separation": {"features": {"voicing": 0}}},
     "no pre-roll": {"separation": {"features": {"pre_roll_frames": 0}}},
-    "boosted ferns": {"ferns": {"num_ferns": 150}, "augmentation": {"noise_folds": 4}},
+    "speech presence, no ferns": {"ferns": {"num_ferns": 0, "num_second_ferns": 0}},
+    "one stage of ferns": {"ferns": {"num_second_ferns": 0}},
+    "masks as they are learned": {"separation": {"strength": 1.0}},
 }
 
 
@@ -134,8 +137,10 @@ def unseen(group: Group, variants: dict[str, TrainConfig], num_bits: Sequence[in
     for step, config in variants.items():
         print(step, flush=True)
         # Variants that follow on one another with one model have it trained once.
-        uses = {"separation": {"num_neighbors": 1, "speech_presence": MASK_ALONE}}
-        learns = _changed(config, uses)
+        uses: dict[str, Any] = {"strength": 1.0}
+        if not config.ferns.num_ferns:  # which learn from the neighbours and speech presence
+            uses |= {"num_neighbors": 1, "speech_presence": MASK_ALONE}
+        learns = _changed(config, {"separation": uses})
         if learned is None or learned[0] != learns:
             mixtures = training_mixtures(group.speech, group.noise, config)
             learned = learns, training.train(mixtures, config, {})[0]

@@ -18,10 +18,13 @@ SMALL_GENERAL = dataclasses.replace(
     GENERAL,
     separation=dataclasses.replace(GENERAL.separation, num_neighbors=5),
     fit=config.FitConfig(num_bits=12),
+    ferns=config.FernConfig(),
     fine_tuning=config.FineTuningConfig(
         fine_tuning_steps=5, fine_tuning_queries=32, fine_tuning_candidates=64
     ),
-    augmentation=dataclasses.replace(GENERAL.augmentation, num_mixtures=24, mixture_seconds=1.0),
+    augmentation=dataclasses.replace(
+        GENERAL.augmentation, num_mixtures=24, mixture_seconds=1.0, noise_folds=1
+    ),
 )
 
 
@@ -36,13 +39,17 @@ def random_model(
     num_bits=40,
     ferns=0,
     fern_bits=8,
+    second_ferns=0,
+    strength=1.0,
 ):
     """A model whose dictionary is random, and so are its ferns."""
     features = config.FeatureConfig(kind, 40, context, levels, 9, voicing, pre_roll_frames)
     snr = snr_weight, snr_weight / 4
     past_snr = snr_weight / 2, snr_weight
     presence = config.SpeechPresenceConfig(0.8, 1.5, *snr, *past_snr, -0.3)
-    settings = config.SeparationConfig(features=features, speech_presence=presence)
+    settings = config.SeparationConfig(
+        features=features, speech_presence=presence, strength=strength
+    )
     rng = np.random.default_rng(0)
     size = feature_function(features, settings.stft).size
     frames = jnp.asarray(np.abs(rng.standard_normal((num_frames, size))), jnp.float32)
@@ -50,16 +57,17 @@ def random_model(
     hasher = codes.random_hasher(jax.random.key(0), num_bits, frames)
     binary = jnp.asarray(rng.random((num_frames, 513)) < 0.5)
     dictionary = separation.build_dictionary(hasher, frames, binary)
-    learning = config.FernConfig(num_ferns=ferns, fern_bits=fern_bits)
-    learned = random_ferns(rng, ferns, fern_bits) if ferns else None
+    learning = config.FernConfig(ferns, second_ferns, fern_bits=fern_bits)
+    asked = zip(learning.stages, (NUM_FEATURES, 2 * NUM_FEATURES), strict=False)
+    learned = tuple(random_ferns(rng, count, fern_bits, number) for count, number in asked)
     trained = config.TrainConfig(settings, ferns=learning)
     return Model(trained, dictionary, {}, np.asarray(frames, np.float16), learned)
 
 
-def random_ferns(rng, count, bits):
+def random_ferns(rng, count, bits, asked):
     """Ferns whose thresholds are near the middle of what features take, and whose values are small:
     all together at most 4, in log-odds."""
-    features = rng.integers(NUM_FEATURES, size=(count, bits))
+    features = rng.integers(asked, size=(count, bits))
     thresholds = rng.integers(100, 180, size=(count, bits))
     tables = rng.integers(-4096 // count, 4096 // count + 1, size=(count, 1 << bits))
     return Ferns(

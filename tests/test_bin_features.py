@@ -114,45 +114,47 @@ def oracle(masks, mixture):
     """(D, T, F), a frame at a time."""
     masks, magnitudes = np.asarray(masks, np.float64), np.abs(np.asarray(mixture, np.complex128))
     energies = magnitudes**2
-    low, middle = (HERTZ >= 50) & (HERTZ < 1000), (HERTZ >= 1000) & (HERTZ < 3000)
+    low, middle_band = (HERTZ >= 50) & (HERTZ < 1000), (HERTZ >= 1000) & (HERTZ < 3000)
     high, pitched = HERTZ >= 3000, (HERTZ >= 60) & (HERTZ < 2000)
     mean = lambda values, within: np.full(BINS, values[within].mean())
     nothing = np.zeros(BINS)
-    odds, snrs, ratios, voiced = ([nothing] * 3 for _ in range(4))
-    memories = [0.8, 0.95, 0.99, 0.9, 0.95, 0.99, 0.95, 0.9, 0.9]
-    means, frames = np.zeros((9, BINS)), []
+    odds, snrs, ratios, voiced = ([nothing] * 2 for _ in range(4))
+    memories = np.array([0.8, 0.9, 0.95, 0.99, 0.95, 0.9, 0.9, 0.93, 0.93, 0.98, 0.98, 0.98, 0.99])
+    means, frames = np.zeros((13, BINS)), []
     for mask, energy, magnitude, (joined, noise, rho) in zip(
         masks, energies, magnitudes, presence(masks, energies), strict=True
     ):
-        near, ratio = around(energy, 2), over(energy, noise)
-        unrest = np.clip(decibels(over(energy, 0.95 * means[1] + 0.05 * energy)), -20, 20) ** 2
-        now = [energy, energy, energy, near, near, near, unrest, ratio, mask]
-        means = np.array(
-            [m * x + (1 - m) * y for m, x, y in zip(memories, means, now, strict=True)]
-        )
-        fast, _, slow, quick_near, middle_near, slow_near, unrest, mean_ratio, mean_mask = means
+        ratio, level = over(energy, noise), np.full(BINS, energy.sum())
         fine, comb, alike = voices(magnitude)
         odds, snrs = [*odds, log_odds(mask)], [*snrs, decibels(ratio)]
         ratios, voiced = [*ratios, ratio], [*voiced, alike]
+        unrest = np.clip(decibels(over(energy, 0.95 * means[2] + 0.05 * energy)), -20, 20) ** 2
+        now = [*[energy] * 4, unrest, ratio, mask, 1 - joined, (1 - joined) * energy]
+        now += [mean(snrs[-1], low), mean(snrs[-1], high), mean(alike, pitched), level]
+        means = memories[:, None] * means + (1 - memories[:, None]) * np.array(now)
+        fast, quick, middle, slow, unrest, mean_ratio, mean_mask, absence, rest = means[:9]
+        low_snr, high_snr, mean_voiced, mean_level = means[9:]
         joined_odds, three = log_odds(joined), (ratios[-1] + ratios[-2] + ratios[-3]) / 3
         of_odds = [
             *(joined_odds, shifted(joined_odds, 1), shifted(joined_odds, -1)),
-            *(odds[-1], odds[-2], odds[-4], rho),
+            *(odds[-1], odds[-2], odds[-3], rho),
         ]
         of_decibels = [
-            *(snrs[-2], snrs[-3], snrs[-4], shifted(snrs[-1], 4), shifted(snrs[-1], -4)),
+            *(snrs[-3], shifted(snrs[-1], 4)),
             *(decibels(around(x, r)) for x, r in ((ratio, 2), (three, 8), (ratio, 32))),
-            *(decibels(mean_ratio), *(mean(snrs[-1], band) for band in (low, middle, high))),
-            *(decibels(over(energy, fast)), decibels(over(energy, slow))),
-            *(decibels(over(near, middle_near)), decibels(over(quick_near, slow_near))),
-            *(np.sqrt(unrest), decibels(over(energy, around(energy, 8)))),
-            decibels(over(energy, np.full(BINS, energy.sum()))),
+            *(decibels(mean_ratio), *(mean(snrs[-1], band) for band in (low, middle_band, high))),
+            *(low_snr, high_snr, decibels(over(around(energy, 2), around(middle, 2)))),
+            decibels(over(around(quick, 2), around(slow, 2))),
+            *(decibels(over(around(energy, 8), around(fast, 8))), np.sqrt(unrest)),
+            decibels(over(energy * absence, rest)),
+            decibels(over(energy * around(absence, 8), around(rest, 8))),
+            *(decibels(over(energy, level)), decibels(over(level, mean_level))),
         ]
         of_parts = [
-            *(around(joined, 2), mean(joined, low), mean(joined, middle)),
+            *(around(joined, 2), mean(joined, low), mean(joined, middle_band)),
             *(mean_mask, mean(mask, low), mean(mask, high)),
         ]
-        of_signs = [comb, alike, comb * alike, voiced[-2], mean(alike, pitched)]
+        of_signs = [comb, alike, comb * alike, voiced[-2], mean(alike, pitched), mean_voiced]
         scaled = [16 * np.array(of_odds) + 128, 255 * np.array(of_parts) + 0.5]
         scaled += [2 * np.array(of_decibels) + 160, 64 * fine[None] + 64]
         scaled += [127 * np.array(of_signs) + 127.5, 255 * np.arange(BINS)[None] / BINS + 0.5]
@@ -162,10 +164,10 @@ def oracle(masks, mixture):
 
 def _order():
     """Where each feature is among those of ``oracle``, which come by their scale."""
-    kinds = {"odds": 7, "part": 6, "decibels": 19, "fine": 1, "signed": 5, "place": 1}
+    kinds = {"odds": 7, "part": 6, "decibels": 19, "fine": 1, "signed": 6, "place": 1}
     starts = dict(zip(kinds, np.cumsum([0, *kinds.values()]), strict=False))
     names = ["odds"] * 3 + ["part"] * 3 + ["odds"] * 3 + ["part"] * 3 + ["odds"]
-    names += ["decibels"] * 19 + ["fine"] + ["signed"] * 5 + ["place"]
+    names += ["decibels"] * 19 + ["fine"] + ["signed"] * 6 + ["place"]
     return [starts[name] + names[:place].count(name) for place, name in enumerate(names)]
 
 

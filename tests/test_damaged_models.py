@@ -102,7 +102,7 @@ DAMAGED_MODELS = {
     "the header is missing": (rewritten(MODEL, {"header.npy": None}), "no header"),
     "one array more": (rewritten(MODEL, {"x.npy": array_bytes(np.ones(2))}), "x is not known"),
     "no array": (rewritten(MODEL, {"x.txt": b"a"}), r"x\.txt is no array"),
-    "many members": (rewritten(MODEL, {f"{i}.npy": b"" for i in range(40)}), "50 arrays"),
+    "many members": (rewritten(MODEL, {f"{i}.npy": b"" for i in range(40)}), "53 arrays"),
     "an array is there twice": (
         damaged_models.archive([*damaged_models.members(MODEL).items()] * 2),
         "header is there twice",
@@ -142,8 +142,12 @@ DAMAGED_MODELS = {
     ),
     "unsigned tables": (with_array(MODEL, "fern_tables", lambda a: a.astype("<u2")), "type <u2"),
     "questions that no bin answers": (
-        with_array(MODEL, "fern_features", lambda a: a + np.uint8(39)),
-        "fern_features asks for more than the 39 that there are",
+        with_array(MODEL, "fern_features", lambda a: a + np.uint8(40)),
+        "fern_features asks for more than the 40 that there are",
+    ),
+    "later questions that none answers": (
+        with_array(MODEL, "second_fern_features", lambda a: a + np.uint8(80)),
+        "second_fern_features asks for more than the 80 that there are",
     ),
     "no thresholds": (rewritten(MODEL, {"fern_thresholds.npy": None}), "no fern_thresholds"),
     "no JSON": (with_header(MODEL, lambda _: "{"), "header cannot be read"),
@@ -161,8 +165,12 @@ DAMAGED_MODELS = {
     ),
     "NaN in the header": (with_setting("snr_db", float("nan")), "NaN is no number of JSON"),
     "of something else": (with_header(MODEL, lambda h: h | {"format": 3}), "format is 3"),
-    "a text as version": (with_header(MODEL, lambda h: h | {"version": "8"}), "version is '8'"),
-    "a later version": (with_header(MODEL, lambda h: h | {"version": 9}), "upgrade blsh_jax"),
+    "a text as version": (with_header(MODEL, lambda h: h | {"version": "9"}), "version is '9'"),
+    "a later version": (with_header(MODEL, lambda h: h | {"version": 10}), "upgrade blsh_jax"),
+    "other features": (
+        with_header(MODEL, lambda h: h | {"version": 8}),
+        "version is 8, whose ferns asked about other features: train it anew",
+    ),
     "no provenance": (with_header(MODEL, lambda h: h | {"provenance": 0}), "provenance is missing"),
     "other bins": (with_header(MODEL, lambda h: h | {"num_bins": 512}), "num_bins is 512, but the"),
     "format 6, no settings": (
@@ -191,7 +199,9 @@ BAD_SETTINGS = [
     ("separation.num_neighbors", None, "num_neighbors is None"),
     ("separation.speech_presence.snr_weight_low", 1e30, "snr_weight_low is 1e.30: give 100"),
     ("separation.speech_presence.prior_log_odds", -1e9, "prior_log_odds"),
-    ("ferns.num_ferns", 0, "fern_[a-z]* is not known"),
+    ("ferns.num_ferns", 0, "num_second_ferns needs num_ferns"),
+    ("ferns.num_second_ferns", 0, "second_fern_[a-z]* is not known"),
+    ("ferns.num_second_ferns", 2, r"second_fern_[a-z]* has shape \(1, [38]\), expected \(2"),
     ("ferns.num_ferns", 3, r"fern_[a-z]* has shape \(2, [38]\), expected \(3, [38]\)"),
     ("ferns.fern_bits", 60, "fern_bits is 60: give 12 at most"),
     ("fit.sigma2", 10**400, "sigma2 is 10.*: give a finite number"),
@@ -221,7 +231,7 @@ DAMAGED_CHECKPOINTS = {
         with_header(CHECKPOINT, lambda h: h | {"description": {"key": "a" * 5000}}),
         "belongs to another run:\n  config.adam_b1: None in the checkpoint, 0.95 now",
     ),
-    "a model": (MODEL, "version is 8, and this program reads 1"),
+    "a model": (MODEL, "version is 9, and this program reads 1"),
 }
 
 

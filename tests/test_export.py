@@ -16,8 +16,9 @@ from blsh_jax.corpora.audio import LOUDEST, QUIETEST
 from blsh_jax.denoising import stream
 from blsh_jax.export import costs, shrink, write_c, write_stablehlo
 from blsh_jax.paper import spectra
-from blsh_jax.robust.bin_features import NUM_FEATURES, bin_features, nothing_heard
+from blsh_jax.robust.bin_features import NUM_FEATURES
 from blsh_jax.robust.ferns import STEP
+from blsh_jax.robust.mask_stage import LOOK_AHEAD
 
 HOP, HOPS = 256, 60
 
@@ -78,11 +79,17 @@ def run(program, noisy):
 
 
 @pytest.mark.parametrize(
-    ("kind", "context", "levels", "snr_weight", "voicing"),
-    [("magnitude", 1, 0, 0.0, 0), ("mel", 3, 12, 0.5, 20), ("log_mel", 1, 32, 0.5, 32)],
+    ("kind", "context", "levels", "snr_weight", "voicing", "strength"),
+    [
+        ("magnitude", 1, 0, 0.0, 0, 1.0),
+        ("mel", 3, 12, 0.5, 20, 1.5),
+        ("log_mel", 1, 32, 0.5, 32, 1.0),
+    ],
 )
-def test_c_gives_the_streams_output(compiler, tmp_path, kind, context, levels, snr_weight, voicing):
-    used = random_model(kind, context, levels, snr_weight, voicing=voicing)
+def test_c_gives_the_streams_output(
+    compiler, tmp_path, kind, context, levels, snr_weight, voicing, strength
+):
+    used = random_model(kind, context, levels, snr_weight, voicing=voicing, strength=strength)
     files = write_c(used, tmp_path)
     assert {path.name for path in files} == {path.name for path in tmp_path.iterdir()}
     out = run(build(compiler, tmp_path, "-O2"), golden())
@@ -114,19 +121,16 @@ def test_c_gives_the_streams_output_with_ferns(compiler, tmp_path, context, voic
     # A byte that is one off (the test above) may cross a threshold, which changes a fern's value by
     # the range of its table at most and a gain by a quarter of that. It is heard for four hops: one
     # frame in which that happens is a fifteenth of the signal.
-    flip = np.ptp(np.asarray(used.ferns.tables)) * STEP / 4
+    flip = np.ptp(np.asarray(used.ferns[0].tables)) * STEP / 4
     assert np.mean(apart < 1e-6) > 0.9 and apart.max() < flip * np.abs(golden()).max()
     assert np.std(expected) > 0.01
 
 
 def bytes_asked_about(used, noisy):
     """(T, D, F): features of the frame whose mask is made at each hop."""
-    stft, inner = used.separation.stft, used.mask_function.inner
-    newest = spectra.stft(jnp.asarray(noisy)[None], stft)[:, :HOPS]
-    current = jnp.pad(newest, ((0, 0), (inner.look_ahead, 0), (0, 0)))[:, :HOPS]
-    _, mask = inner(inner.init((1,)), newest, current)
-    past = nothing_heard((1, stft.num_bins))
-    values = bin_features(past, mask, current, used.separation.speech_presence, stft)[1]
+    function = used.mask_function
+    newest = spectra.stft(jnp.asarray(noisy)[None], used.separation.stft)[:, :HOPS]
+    _, values = function.features(function.init((1,)), newest)
     return np.asarray(values)[:, 0].swapaxes(0, 1).astype(int)
 
 
@@ -180,10 +184,11 @@ def test_c_of_a_trained_model_on_speech(compiler, tmp_path, trained, synthetic):
 @pytest.mark.parametrize("ferns", [0, 5])
 def test_stablehlo_loads_runs_and_gives_the_same(tmp_path, ferns):
     pytest.importorskip("flatbuffers", reason="jax.export needs the package flatbuffers")
-    used = random_model(context=3, levels=12, snr_weight=0.5, ferns=ferns)
+    used = random_model(context=3, levels=12, snr_weight=0.5, ferns=ferns, second_ferns=ferns)
     write_stablehlo(used, tmp_path)
     facts = json.loads((tmp_path / "blsh_step.json").read_text())
     loaded = jax.export.deserialize(bytearray((tmp_path / "blsh_step.jax_export").read_bytes()))
+    used = used.without_look_ahead()
     assert facts["latency_samples"] == stream.latency(used)
     assert set(facts["platforms"]) == {"cpu", "cuda", "tpu"} == set(loaded.platforms)
     names = [argument["name"] for argument in facts["arguments"]]
@@ -226,8 +231,14 @@ def test_costs_of_ferns(monkeypatch):
     assert len({costs.cost(used).features for used in voiced}) == 1  # is there already
     monkeypatch.setattr(costs, "real_time_factor", lambda *_: 0.1)
     facts = costs.describe(more)
-    assert (facts["ferns"], facts["fern_bits"]) == (8, 8)
-    assert "8 ferns of 8 bits" in costs.text(facts, one_core=True)
+    assert (facts["ferns"], facts["fern_bits"]) == ([8], 8)
+    assert facts["latency_samples"] == facts["live_latency_samples"] == 768
+    assert "8 ferns of 8 bits\n" in costs.text(facts, one_core=True)
+    twice = random_model(snr_weight=0.5, ferns=8, second_ferns=3)
+    assert costs.cost(twice).masks > costs.cost(more).masks + added + 513 * 3 * (3 * 8 + 2)
+    facts = costs.describe(twice)
+    assert facts["latency_samples"] - facts["live_latency_samples"] == LOOK_AHEAD * 256
+    assert "8 ferns of 8 bits; then 3 ferns of 8 bits, which look" in costs.text(facts, True)
 
 
 def test_a_window_that_the_c_code_cannot_transform_is_refused(tmp_path):

@@ -11,10 +11,13 @@ from blsh_jax import config, corpora, models, training
 from blsh_jax.denoising import pipeline
 from blsh_jax.denoising.stream import Stream
 from blsh_jax.paper import codes, spectra
-from blsh_jax.paper.separation import NeighborMask
+from blsh_jax.paper.separation import NeighborMask, SpectralDictionary
+from blsh_jax.robust import ferns
 from blsh_jax.robust.augmentation import training_mixtures
+from blsh_jax.robust.bin_features import bin_features
+from blsh_jax.robust.bin_features import nothing_heard as bin_past
 from blsh_jax.robust.features import feature_function
-from blsh_jax.robust.mask_stage import FernMask, mask_function, phase_sensitive_mask
+from blsh_jax.robust.mask_stage import LOOK_AHEAD, FernMask, mask_function, phase_sensitive_mask
 from blsh_jax.robust.speech_presence import PresenceMask
 from blsh_jax.training import mask_stage, recipe
 
@@ -25,7 +28,14 @@ SETTINGS = config.TrainConfig(
         speech_presence=config.RECIPES["general"].separation.speech_presence,
     ),
     ferns=config.FernConfig(
-        num_ferns=30, fern_bits=4, fern_rate=0.3, fern_samples=3000, fern_mixtures=15, fern_bins=300
+        *(30, 20),
+        fern_bits=4,
+        fern_rate=0.3,
+        fern_samples=30_000,
+        fern_mixtures=24,
+        fern_bins=1000,
+        fern_max_snr_db=6.0,
+        fern_alone=0.0,
     ),
     augmentation=config.AugmentationConfig(
         num_mixtures=16, mixture_seconds=1.0, unaugmented=0.0, noise_folds=2
@@ -68,10 +78,10 @@ def test_what_is_learned_is_nearer_to_the_best_mask_than_the_formula_is(model, s
     others = dataclasses.replace(SETTINGS, seed=5)
     unheard = training_mixtures(*synthetic, others, "closed")[:6]
     errors = []
-    for used in (model, dataclasses.replace(model, ferns=None)):
+    for used in (model, model.without_look_ahead(), dataclasses.replace(model, ferns=())):
         mask, best, energy = masks_of(used, unheard)
         errors.append(float(jnp.sum(energy * (mask - best) ** 2) / jnp.sum(energy)))
-    assert errors[0] < 0.8 * errors[1]
+    assert errors[0] < 0.97 * errors[1] and errors[1] < 0.8 * errors[2]
 
 
 def test_a_fold_is_searched_in_frames_of_the_others(model, mixtures, synthetic, monkeypatch):
@@ -79,23 +89,36 @@ def test_a_fold_is_searched_in_frames_of_the_others(model, mixtures, synthetic, 
     sources = rng.integers(0, 16, model.dictionary.num_frames).astype(np.int32)
     rows = jnp.arange(len(sources), dtype=jnp.uint32)[:, None]
     numbered = dataclasses.replace(model.dictionary, codes=rows, masks=rows)
-    few = config.FernConfig(num_ferns=1, fern_bits=1, fern_mixtures=7)
+    few = config.FernConfig(1, 1, fern_bits=1, fern_mixtures=7, fern_max_snr_db=12.0)
 
-    def drawn(mixtures, dictionary, *_):
+    def drawn(mixtures, function, *_):
+        stage = int(function.ahead > 0)
+        dictionary = (function.inner.inner if stage else function.inner).dictionary
         np.testing.assert_array_equal(dictionary.codes, dictionary.masks)
-        searched.append((mixtures, sources[np.asarray(dictionary.codes)[:, 0]]))
-        return [(rng.integers(0, 256, (39, 5)).astype(np.uint8), *np.ones((2, 5), np.float32))]
+        searched.append((stage, mixtures, sources[np.asarray(dictionary.codes)[:, 0]]))
+        values = rng.integers(0, 256, (40 * (1 + stage), 5)).astype(np.uint8)
+        return [(values, *np.ones((2, 5), np.float32))]
 
     monkeypatch.setattr(mask_stage, "_drawn", drawn)
-    mask_stage.learn_ferns(mixtures, sources, numbered, dataclasses.replace(SETTINGS, ferns=few))
-    assert [len(found) for found, _ in searched] == [4, 3]
+    settings = dataclasses.replace(SETTINGS, ferns=few)
+    learned = mask_stage.learn_ferns(mixtures, sources, numbered, settings)
+    assert [stage.tables.shape for stage in learned] == [(1, 2), (1, 2)]
+    assert [(stage, len(found)) for stage, found, _ in searched] == [(0, 4), (0, 3), (1, 4), (1, 3)]
     keys = [recording.key for recording in synthetic[1].recordings]
-    for fold, (found, known) in enumerate(searched):
+    for turn, (_, found, known) in enumerate(searched):
         noises = {key for mixture in found for key in mixture.noise_key.split("+")}
-        assert noises <= set(keys[fold::2])
-        assert len(known) > 100 and set(known % 2) == {1 - fold}
-    made = [mixture.mixture for found, _ in searched for mixture in found]
+        assert noises <= set(keys[turn % 2 :: 2])
+        assert len(known) > 100 and set(known % 2) == {1 - turn % 2}
+    made = [mixture.mixture for _, found, _ in searched for mixture in found]
+    assert len({mixture.tobytes() for mixture in made}) == len(made)
     assert not any(np.array_equal(one, other.mixture) for one in made for other in mixtures[:16])
+
+
+def test_mixtures_of_speech_or_noise_alone_are_among_those_for_ferns(synthetic):
+    often = dataclasses.replace(SETTINGS.augmentation, num_mixtures=40, alone=0.5)
+    made = training_mixtures(*synthetic, dataclasses.replace(SETTINGS, augmentation=often))
+    snrs = np.array([20 * np.log10(np.std(m.speech) / np.std(m.noise)) for m in made])
+    assert np.sum(snrs > 59) > 5 and np.sum(snrs < -59) > 5 and np.sum(np.abs(snrs) < 7) > 10
 
 
 def test_ferns_without_folds_or_augmentation_are_refused(model, mixtures, synthetic):
@@ -111,7 +134,7 @@ def test_ferns_without_folds_or_augmentation_are_refused(model, mixtures, synthe
 
 
 def test_a_model_with_ferns_is_saved_whole(model, tmp_path):
-    assert model.ferns.tables.shape == (30, 16)
+    assert [stage.tables.shape for stage in model.ferns] == [(30, 16), (20, 16)]
     models.save(model, tmp_path / "m.npz")
     loaded = models.load(tmp_path / "m.npz")
     assert loaded.config == model.config
@@ -141,8 +164,38 @@ def test_without_ferns_the_formula_is_the_mask_stage(model):
     assert mask_function(dictionary, used) == PresenceMask(neighbors, used.speech_presence, STFT)
     published = dataclasses.replace(used, speech_presence=config.MASK_ALONE)
     assert mask_function(dictionary, published) == neighbors
-    with_ferns = mask_function(dictionary, used, model.ferns)
-    assert isinstance(with_ferns, FernMask) and with_ferns.look_ahead == neighbors.look_ahead
+    first = mask_function(dictionary, used, model.ferns[:1])
+    assert isinstance(first, FernMask) and first.look_ahead == neighbors.look_ahead
+    assert model.without_look_ahead().mask_function == first
+    assert model.mask_function.look_ahead == neighbors.look_ahead + LOOK_AHEAD
+
+
+def test_a_later_stage_looks_ahead_of_an_inner_one_that_does(model):
+    """Causal masks, those of an inner function that looks ahead, and of both, agree in time."""
+    used = dataclasses.replace(model.separation, features=config.FeatureConfig(context=3))
+    rng = np.random.default_rng(0)
+    newest = jnp.asarray(rng.standard_normal((1, 12, STFT.num_bins)) + 0j, jnp.complex64)
+    frames = jnp.asarray(rng.random((50, 3 * STFT.num_bins)), jnp.float32)
+    known = SpectralDictionary(
+        frames, jnp.asarray(rng.integers(0, 2**32, (50, 17)), jnp.uint32), 513
+    )
+    inner = mask_function(known, used, model.ferns[:1])
+    outer = mask_function(known, used, model.ferns)
+    assert (inner.look_ahead, outer.look_ahead) == (1, 1 + LOOK_AHEAD)
+    (_, first), (_, second) = (
+        dataclasses.replace(stage, ferns=None).features(stage.init((1,)), newest)
+        for stage in (inner, outer)
+    )
+    mask = jax.nn.sigmoid(ferns.score(model.ferns[0], first))
+    _, again = bin_features(
+        bin_past((1, 513)),
+        mask,
+        jnp.pad(newest, ((0, 0), (1, 0), (0, 0)))[:, :12],
+        used.speech_presence,
+        STFT,
+    )
+    np.testing.assert_array_equal(second[40:], again)
+    np.testing.assert_array_equal(second[:40, :, LOOK_AHEAD:], again[:, :, :-LOOK_AHEAD])
 
 
 def test_the_phase_sensitive_mask_projects_speech_onto_the_mixture():

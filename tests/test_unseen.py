@@ -36,9 +36,8 @@ def test_every_change_changes_one_thing():
             for field in dataclasses.fields(GENERAL)
             for inner in differing(getattr(config, field.name), getattr(GENERAL, field.name))
         ]
-        # Ferns come with the folds of noises that they are learned over.
-        assert len({outer for outer, _ in different}) == (2 if "ferns" in name else 1), name
-        assert len(different) == (2 if "neither" in name or "ferns" in name else 1), name
+        assert len({outer for outer, _ in different}) == 1, name
+        assert len(different) == (2 if "no ferns" in name or "neither" in name else 1), name
 
 
 def differing(ours, theirs):
@@ -113,7 +112,8 @@ def test_rotation_trains_without_the_noise_it_scores_in(synthetic, monkeypatch, 
 
     monkeypatch.setattr(rotation.training, "train", spy)
     level = {"level": lambda speech, estimate: float(np.std(estimate) / np.std(speech))}
-    arguments = (speech, noise, speech, TINY, [0.0, 10.0], [8], [], level, 2, 2, cache)
+    methods = ["noisy", "knn", "blsh", "lsh"]
+    arguments = (speech, noise, speech, TINY, [0.0, 10.0], methods, [8], [], level, 2, 2, cache)
     rows = rotation.rotation(*arguments)
     again = rotation.rotation(*arguments)
     assert again == rows and cache.made == ["rotation"] * 2
@@ -139,6 +139,24 @@ def test_noises_that_got_worse_are_named():
     ]
     worse = {s["method"]: s["below_mixture"] for s in rotation.means(rows)}
     assert worse == {"noisy": [], "tool": ["rain"]}
+
+
+def test_ferns_stand_beside_speech_presence_noise_by_noise():
+    row = {"snr_db": 0.0, "num_bits": 8, "utterances": 3, "stoi": 0.5}
+    scores = {"noisy": (0, 0), "blsh": (9, 5), "blsh_presence": (6, 6), "blsh_live": (7, 7)}
+    rows = [
+        row
+        | {"noise": name, "method": method, "sdr": float(sdr[place])}
+        | {"num_bits": None if method == "noisy" else 8}
+        for place, name in enumerate(("rain", "bell"))
+        for method, sdr in scores.items()
+    ]
+    found = {summary["method"]: summary for summary in rotation.means(rows)}
+    assert found["blsh"]["above_presence"] == {"sdr": 1.0, "stoi": 0.0}
+    assert found["blsh"]["standard_error"] == {"sdr": 2.0, "stoi": 0.0}
+    assert found["blsh"]["lowest"] == {"noise": "bell", "sdr": -1.0}
+    assert found["blsh_live"]["above_presence"]["sdr"] == 1.0
+    assert "above_presence" not in found["blsh_presence"]
 
 
 def test_a_tool_that_is_not_installed_is_named(monkeypatch):

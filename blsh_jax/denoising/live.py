@@ -38,7 +38,13 @@ class Callback:
         max_attenuation_db: float = math.inf,
     ):
         make = lambda: Denoiser(
-            model, sample_rate, 1, dry_wet, max_attenuation_db, hops=1, pre_roll=False
+            model.without_look_ahead(),
+            sample_rate,
+            1,
+            dry_wet,
+            max_attenuation_db,
+            hops=1,
+            pre_roll=False,
         )
         blocks = round(_WARM_UP_SECONDS * sample_rate / block)
         self.delay = _held_back(make(), block, blocks)

@@ -136,7 +136,7 @@ def searching(
     num_bits: int | None,
     dictionary: Dictionary | SpectralDictionary,
     separation: SeparationConfig,
-    ferns: Ferns | None = None,
+    ferns: Sequence[Ferns] = (),
 ) -> System:
     """The system that searches a dictionary.
 
@@ -145,7 +145,7 @@ def searching(
         num_bits: L, the first bits of the dictionary's codes, or None where it has no codes.
         dictionary: what is searched.
         separation: how.
-        ferns: the mask stage, if it is learned.
+        ferns: those of each stage, if masks are learned.
 
     Raises:
         ValueError: the dictionary has fewer bits.

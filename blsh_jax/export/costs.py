@@ -66,10 +66,10 @@ def cost(model: Model) -> Cost:
     bins, floors = config.stft.num_bins, config.features.levels * config.features.floor_frames
     added = _mel_operations(model) + _voicing_operations(model) + floors
     per_bin = config.num_neighbors + 3
-    if config.speech_presence.tracks_noise or model.ferns is not None:
-        per_bin += speech_presence.OPERATIONS_PER_BIN
-    if model.ferns is not None:
-        ferns, questions = model.ferns.features.shape
+    if config.speech_presence.tracks_noise or model.ferns:
+        per_bin += max(1, len(model.ferns)) * speech_presence.OPERATIONS_PER_BIN
+    for stage in model.ferns:
+        ferns, questions = stage.features.shape
         # A question is a comparison, a doubling and an addition; then a value is found and added.
         per_bin += _BIN_FEATURE_OPERATIONS + ferns * (3 * questions + 2)
     return Cost(
@@ -84,7 +84,8 @@ def cost(model: Model) -> Cost:
 def model_bytes(model: Model) -> dict[str, int]:
     """Bytes of each part that denoising needs, as held in memory."""
     hasher, dictionary = model.hasher, model.dictionary
-    ferns = {} if model.ferns is None else {"ferns": sum(array.nbytes for array in model.ferns)}
+    learned = jax.tree.leaves(model.ferns)
+    ferns = {"ferns": sum(array.nbytes for array in learned)} if learned else {}
     return {
         "projections": hasher.projections.nbytes + hasher.biases.nbytes,
         "codes": dictionary.codes.nbytes,
@@ -127,15 +128,15 @@ def describe(model: Model) -> dict[str, Any]:
     """
     config = model.separation
     stft, operations, delay = config.stft, cost(model), stream.latency(model)
-    ferns, questions = (0, 0) if model.ferns is None else model.ferns.features.shape
+    live = stream.latency(model.without_look_ahead())
     return {
         "bits": model.hasher.num_bits,
         "dictionary_frames": model.dictionary.num_frames,
         "neighbors": config.num_neighbors,
         "features": configs.to_dict(config.features),
         "speech_presence": configs.to_dict(config.speech_presence),
-        "ferns": ferns,
-        "fern_bits": questions,
+        "ferns": [len(stage.features) for stage in model.ferns],
+        "fern_bits": model.config.ferns.fern_bits,
         "sample_rate": stft.sample_rate,
         "trained_on": model.provenance,
         "bytes": model_bytes(model),
@@ -144,6 +145,8 @@ def describe(model: Model) -> dict[str, Any]:
         "operations_per_second": round(sum(operations) * stft.frames_per_second),
         "latency_samples": delay,
         "latency_ms": 1000 * delay / stft.sample_rate,
+        "live_latency_samples": live,
+        "live_latency_ms": 1000 * live / stft.sample_rate,
         "hop_ms": 1000 * stft.hop_length / stft.sample_rate,
         "real_time_factor_live": real_time_factor(model, 1),
         "real_time_factor_files": real_time_factor(model, _BLOCK_HOPS),
@@ -174,7 +177,7 @@ def text(facts: dict[str, Any], one_core: bool) -> str:
         f"model      {facts['bits']} bits, {facts['dictionary_frames']} dictionary frames, "
         f"{facts['neighbors']} neighbours",
         f"features   {', '.join(shown)}",
-        *[f"mask       {facts['ferns']} ferns of {facts['fern_bits']} bits"] * (facts["ferns"] > 0),
+        *[f"mask       {_ferns(facts)}"] * bool(facts["ferns"]),
         *_sources(facts["trained_on"]),
         f"bytes      {sum(sizes.values()):,} ("
         + ", ".join(f"{name} {value:,}" for name, value in sizes.items())
@@ -182,12 +185,19 @@ def text(facts: dict[str, Any], one_core: bool) -> str:
         f"operations {sum(operations.values()):,} a frame ("
         + ", ".join(f"{name} {value:,}" for name, value in operations.items())
         + f"); {facts['operations_per_second'] / 1e6:,.0f} million a second",
-        f"latency    {facts['latency_ms']:.0f} ms ({facts['latency_samples']} samples), and "
-        f"{facts['hop_ms']:.0f} ms for a hop to fill",
+        f"latency    {facts['live_latency_ms']:.0f} ms ({facts['live_latency_samples']} samples) "
+        f"live, and {facts['hop_ms']:.0f} ms for a hop to fill; files and arrays look ahead: "
+        f"{facts['latency_ms']:.0f} ms",
         f"speed      real-time factor {facts['real_time_factor_live']:.4f} hop by hop, "
         f"{facts['real_time_factor_files']:.4f} in blocks, on {where}",
     ]
     return "\n".join(lines)
+
+
+def _ferns(facts: dict[str, Any]) -> str:
+    """The stages of ferns in words."""
+    first, *second = (f"{count} ferns of {facts['fern_bits']} bits" for count in facts["ferns"])
+    return first + "".join(f"; then {stage}, which look ahead" for stage in second)
 
 
 def _sources(provenance: dict[str, Any]) -> list[str]:
@@ -202,7 +212,7 @@ def _sources(provenance: dict[str, Any]) -> list[str]:
 def _voicing_operations(model: Model) -> int:
     """Fine structure and its products with the comb, and comb after comb."""
     config = model.separation
-    if not config.features.voicing and model.ferns is None:
+    if not config.features.voicing and not model.ferns:
         return 0
     lags, bins, reach = voicing.layout(config.stft)
     combs = 2 * (lags[1] - lags[0]) * (bins[1] - bins[0])

@@ -61,6 +61,8 @@ def shrink(model: Model, num_bits: int | None = None, num_frames: int | None = N
 def write_c(model: Model, folder: Path) -> list[Path]:
     """Write a model as C: tables, and the code that uses them.
 
+    Devices hear live sound, so a second stage of ferns, which looks ahead, is left out.
+
     Args:
         model: any model whose window is a power of two.
         folder: where to write; made if missing.
@@ -75,6 +77,7 @@ def write_c(model: Model, folder: Path) -> list[Path]:
     window = model.separation.stft.window_length
     if window & (window - 1):
         raise ValueError(f"window_length is {window}: the C code transforms powers of two only")
+    model = model.without_look_ahead()
     texts = {"blsh_sizes.h": _sizes(model), "blsh_model.h": "".join(_tables(model))}
     sources = resources.files("blsh_jax.export") / "c"
     texts |= {name: (sources / name).read_text() for name in _C_SOURCES}
@@ -82,7 +85,7 @@ def write_c(model: Model, folder: Path) -> list[Path]:
 
 
 def write_stablehlo(model: Model, folder: Path) -> list[Path]:
-    """Write the step of the stream as StableHLO, with the model inside.
+    """Write the step of the stream as StableHLO, with the model inside, without looking ahead.
 
     The step takes the arrays of the state, which all start as zeros, and a hop (1, hop); it returns
     the next state's arrays and the denoised hop, ``stream.latency`` samples later.
@@ -103,7 +106,7 @@ def write_stablehlo(model: Model, folder: Path) -> list[Path]:
     """
     if importlib.util.find_spec("flatbuffers") is None:
         raise RuntimeError("jax.export needs flatbuffers: pip install 'blsh_jax[export]'")
-    stft, model = model.separation.stft, model.without_frames()
+    stft, model = model.separation.stft, model.without_frames().without_look_ahead()
     hop = jax.ShapeDtypeStruct((1, stft.hop_length), jnp.float32)
     paths, structure = jax.tree.flatten_with_path(jax.eval_shape(lambda: stream.init(model)))
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
@@ -163,8 +166,8 @@ def _sizes(model: Model) -> str:
         "TRACKING": int(_tracks_noise(model)),
         "FERNS": 0,
     }
-    if model.ferns is not None:
-        number, questions = model.ferns.features.shape
+    if model.ferns:
+        number, questions = model.ferns[0].features.shape
         names |= {"FERNS": number, "FERN_BITS": questions}
         names |= {"BIN_FEATURES": bin_features.NUM_FEATURES}
     return f"/* Made by blsh_jax {__version__}. */\n{_defines(names)}"
@@ -172,7 +175,7 @@ def _sizes(model: Model) -> str:
 
 def _tracks_noise(model: Model) -> bool:
     """Speech presence is the mask stage, or a feature of ferns."""
-    return model.separation.speech_presence.tracks_noise or model.ferns is not None
+    return model.separation.speech_presence.tracks_noise or bool(model.ferns)
 
 
 def _tables(model: Model) -> Iterator[str]:
@@ -180,6 +183,8 @@ def _tables(model: Model) -> Iterator[str]:
     config, dictionary = model.separation, model.dictionary
     yield f"/* Made by blsh_jax {__version__}. Included by blsh.c only. */\n"
     yield from _transform_tables(config.stft)
+    if config.strength != 1:
+        yield _defines({"STRENGTH": f"{config.strength:.8e}f"})
     if config.features.kind != "magnitude":
         yield from _mel_tables("blsh_mel", config.features.num_mels, config.stft)
         yield _defines({"LOG_MEL_RANGE_DB": f"{spectra.LOG_MEL_RANGE_DB}f"})
@@ -188,7 +193,7 @@ def _tables(model: Model) -> Iterator[str]:
         yield _defines({"LEVEL_RANGE_DB": f"{robust_features.LEVEL_RANGE_DB}f"})
     if config.features.voicing:
         yield from _mel_tables("blsh_voicing", config.features.voicing, config.stft)
-    if config.features.voicing or model.ferns is not None:
+    if config.features.voicing or model.ferns:
         lags, bins, reach = voicing.layout(config.stft)
         yield _defines({"FIRST_LAG": lags[0], "END_LAG": lags[1], "NEARBY": reach})
         yield _defines({"FIRST_COMB_BIN": bins[0], "END_COMB_BIN": bins[1]})
@@ -199,11 +204,12 @@ def _tables(model: Model) -> Iterator[str]:
             config.speech_presence, config.stft, (config.stft.num_bins,)
         )._asdict()
         yield from (_table("float", f"blsh_{k}_weight", v) for k, v in weights.items())
-    if model.ferns is not None:
+    if model.ferns:
+        (learned,) = model.ferns
         yield _defines({"FERN_STEP": f"{ferns.STEP:.8e}f"})
-        yield _table("uint8_t", "blsh_fern_features", model.ferns.features)
-        yield _table("uint8_t", "blsh_fern_thresholds", model.ferns.thresholds)
-        yield _table("int16_t", "blsh_fern_tables", model.ferns.tables)
+        yield _table("uint8_t", "blsh_fern_features", learned.features)
+        yield _table("uint8_t", "blsh_fern_thresholds", learned.thresholds)
+        yield _table("int16_t", "blsh_fern_tables", learned.tables)
     yield _table("float", "blsh_projections", model.hasher.projections)
     yield _table("float", "blsh_biases", model.hasher.biases)
     yield _table("uint32_t", "blsh_codes", dictionary.codes)

@@ -27,13 +27,13 @@ from blsh_jax.robust.mask_stage import mask_function
 from blsh_jax.search.packing import WORD_BITS, num_words
 
 FORMAT = "blsh_jax model"
-FORMAT_VERSION = 8  # 6 and 7 are read, too
+FORMAT_VERSION = 9  # 6, 7, and 8 without ferns are read, too
 DEFAULT = "default"
 _PRETRAINED_FOLDER = resources.files("blsh_jax.models")
 _MOST_FEATURES = 16_384  # D, so that the features of a block of frames stay small
 _MOST_BITS = 4096  # L
 _KIND = "model file"
-_FERNS = "fern_"  # before the names of their arrays
+_STAGES = ("fern_", "second_fern_")  # before the names of the arrays of their ferns
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -47,14 +47,14 @@ class Model:
         provenance: corpora, licences, versions: plain values for JSON.
         frames: (N, D) float16 feature vectors of the dictionary's frames, which comparisons with
             other hash functions need; None in models that only denoise.
-        ferns: the mask stage, if it is learned.
+        ferns: those of each stage (``robust.mask_stage``), if masks are learned.
     """
 
     config: TrainConfig
     dictionary: Dictionary
     provenance: dict[str, Any]
     frames: np.ndarray | None = None
-    ferns: Ferns | None = None
+    ferns: tuple[Ferns, ...] = ()
 
     @property
     def hasher(self) -> Hasher:
@@ -83,6 +83,12 @@ class Model:
         """The inverse of ``tree_flatten_with_keys``."""
         (config, provenance), (dictionary, frames, ferns) = static, arrays
         return cls(config, dictionary, json.loads(provenance), frames, ferns)
+
+    def without_look_ahead(self) -> "Model":
+        """The model without the second stage of ferns, for the least delay."""
+        learning = dataclasses.replace(self.config.ferns, num_second_ferns=0)
+        config = dataclasses.replace(self.config, ferns=learning)
+        return dataclasses.replace(self, config=config, ferns=self.ferns[:1])
 
     def without_frames(self) -> "Model":
         """The model that only denoises, a twentieth of the size."""
@@ -130,8 +136,8 @@ def save(model: Model, path: str | os.PathLike) -> None:
     }
     if model.frames is not None:
         arrays["frames"] = np.asarray(model.frames, np.float16)
-    if model.ferns is not None:
-        arrays |= {_FERNS + name: np.asarray(a) for name, a in model.ferns._asdict().items()}
+    for stage, learned in zip(_STAGES, model.ferns, strict=False):
+        arrays |= {stage + name: np.asarray(a) for name, a in learned._asdict().items()}
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
     _read(Archive(path, content, _KIND, "it is not saved"))
@@ -219,17 +225,21 @@ def _read(file: Archive) -> Model:
         unused = arrays[name].shape[1] * WORD_BITS - used
         if unused and (arrays[name][:, -1] >> np.uint32(WORD_BITS - unused)).any():
             file.refuse(name, f"has bits beyond the {used} that are in use")
-    ferns = None
-    if config.ferns.num_ferns:
-        ferns = Ferns(*(jnp.asarray(arrays[_FERNS + name]) for name in Ferns._fields))
-        if (np.asarray(ferns.features) >= NUM_FEATURES).any():
-            file.refuse(
-                _FERNS + "features", f"asks for more than the {NUM_FEATURES} that there are"
-            )
+    ferns: tuple[Ferns, ...] = ()
+    for prefix, number in zip(_STAGES, _questioned(config), strict=False):
+        learned = Ferns(*(jnp.asarray(arrays[prefix + name]) for name in Ferns._fields))
+        if (np.asarray(learned.features) >= number).any():
+            file.refuse(prefix + "features", f"asks for more than the {number} that there are")
+        ferns += (learned,)
     hasher = Hasher(*(jnp.asarray(arrays[name]) for name in Hasher._fields))
     codes, masks = jnp.asarray(arrays["codes"]), jnp.asarray(arrays["masks"])
     dictionary = Dictionary(hasher, codes, masks, num_bins)
     return Model(config, dictionary, header["provenance"], arrays.get("frames"), ferns)
+
+
+def _questioned(config: TrainConfig) -> tuple[int, ...]:
+    """Features that ferns of each stage may ask about: the second's are of later frames, too."""
+    return (NUM_FEATURES, 2 * NUM_FEATURES)[: len(config.ferns.stages)]
 
 
 def _config(file: Archive, header: dict[str, Any]) -> TrainConfig:
@@ -237,7 +247,7 @@ def _config(file: Archive, header: dict[str, Any]) -> TrainConfig:
     if header.get("format") != FORMAT:
         file.refuse("format", f"is {header.get('format')!r:.60}, and should be {FORMAT!r}")
     version = header.get("version")
-    if version not in (6, 7, FORMAT_VERSION):
+    if version not in (6, 7, 8, FORMAT_VERSION):
         newer = isinstance(version, int) and version > FORMAT_VERSION
         advice = "upgrade blsh_jax" if newer else "train it anew, or use the blsh_jax that wrote it"
         problem = f"is {version!r:.60}, and this blsh_jax reads 6 to {FORMAT_VERSION}"
@@ -247,9 +257,13 @@ def _config(file: Archive, header: dict[str, Any]) -> TrainConfig:
             file.refuse(name, "is missing, or is no object of JSON")
     config = header["config"] if version > 6 else _renamed(header["config"])
     try:
-        return configs.from_dict(TrainConfig, config)
+        settings = configs.from_dict(TrainConfig, config)
     except ValueError as error:
         file.refuse("its configuration", f"cannot be used ({error})")
+    if version < FORMAT_VERSION and settings.ferns.num_ferns:
+        problem = f"is {version}, whose ferns asked about other features"
+        file.refuse("version", problem, "train it anew, or use the blsh_jax that wrote it")
+    return settings
 
 
 def _fields(settings: TrainConfig, num_bits: int, num_frames: int) -> dict[str, Field]:
@@ -266,12 +280,14 @@ def _fields(settings: TrainConfig, num_bits: int, num_frames: int) -> dict[str, 
         )
     if num_frames < config.num_neighbors:
         raise ValueError(f"num_neighbors is {config.num_neighbors}: there are {num_frames} frames")
-    learned = {
-        "features": Field("|u1", (ferns.num_ferns, ferns.fern_bits)),
-        "thresholds": Field("|u1", (ferns.num_ferns, ferns.fern_bits)),
-        "tables": Field("<i2", (ferns.num_ferns, 1 << ferns.fern_bits)),
-    }
-    return {_FERNS + name: field for name, field in learned.items() if ferns.num_ferns} | {
+    learned: dict[str, Field] = {}
+    for prefix, count in zip(_STAGES, ferns.stages, strict=False):
+        learned |= {
+            f"{prefix}features": Field("|u1", (count, ferns.fern_bits)),
+            f"{prefix}thresholds": Field("|u1", (count, ferns.fern_bits)),
+            f"{prefix}tables": Field("<i2", (count, 1 << ferns.fern_bits)),
+        }
+    return learned | {
         "projections": Field("<f4", (num_bits, size)),
         "biases": Field("<f4", (num_bits,)),
         "betas": Field("<f4", (num_bits,)),

@@ -28,6 +28,7 @@ from blsh_jax.robust.synthetic_noise import synthetic_noises
 
 _TRIES = 32
 _SECOND_LEVEL_DB = (-10.0, 0.0)  # of a second noise, relative to the first
+_ALONE_DB = 60.0  # by which speech or noise that is alone is above the other
 # Where an equalizer's gains lie, as fractions of half the sample rate.
 _EQUALIZER_POINTS = np.r_[0, np.geomspace(0.01, 1, 9)]
 
@@ -86,6 +87,8 @@ class AugmentedMixtures(Sequence):
             noise = noise + amplitude(rng.uniform(*_SECOND_LEVEL_DB)) * second
             noise_key += f"+{second_key}"
         snr_db = rng.uniform(config.min_snr_db, config.max_snr_db)
+        if config.alone and rng.random() < config.alone:
+            snr_db = float(rng.choice([-_ALONE_DB, _ALONE_DB]))
         return mix(speech, noise, snr_db, 0, speech_key, noise_key)
 
     def _noise(

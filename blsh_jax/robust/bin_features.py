@@ -3,9 +3,9 @@
     state, values = bin_features(state, mask, mixture, config, stft)
 
 They tell of a bin what the neighbours' mask and speech presence say, here, around it and before it;
-how far it stands above the tracked noise, its own past, the bins around it and the frame; whether
-it lies on the comb of a voice; and where it is. All but its place are ratios, so a gain of the
-whole signal changes nothing, and none needs a later frame.
+how far it stands above the tracked noise, the last frames' noise, its own past and the frame;
+whether it lies on the comb of a voice; how much was voiced of late; and where it is. All but its
+place are ratios, so a gain of the whole signal changes nothing, and none needs a later frame.
 
 Letters: T frames, F bins, D features.
 """
@@ -30,42 +30,65 @@ from blsh_jax.robust.voicing import mean_nearby
 _DECIBELS, _LOG_ODDS, _PART, _SIGNED = (2.0, 160.0), (16.0, 128.0), (255.0, 0.5), (127.0, 127.5)
 _FINE = (64.0, 64.0)  # -1 to 3
 _RATIOS = 1e-8, 1e5
-_PAST = 3  # frames that features look back to, one by one
+_PAST = 2  # frames that features look back to, one by one
 _MOST_DEVIATION = 20.0  # dB
 _BAND_HERTZ = (50.0, 1000.0, 3000.0, np.inf)
 _VOICED_HERTZ = 375.0  # on either side of a bin, where its voicing is measured
 _PITCHED_HERTZ = 60.0, 2000.0  # where a frame's voicing is
-NUM_FEATURES = 39  # D
+NUM_FEATURES = 40  # D
 
 
 class Means(NamedTuple):
-    """Running means of a bin, each of a memory of its own.
+    """Running means, each of a memory of its own.
 
     Attributes:
-        fast: (..., F) float32, of its energy.
+        fast: (..., F) float32, of a bin's energy.
+        quick: the same.
         middle: the same.
         slow: the same.
-        around_quick: (..., F) float32, of the energy of the bins around.
-        around_middle: the same.
-        around_slow: the same.
-        unrest: (..., F) float32, of the square of how far it is from ``middle``, in dB².
-        ratio: (..., F) float32, of its energy over that of the noise.
+        unrest: (..., F) float32, of the square of how far a bin is from ``middle``, in dB².
+        ratio: (..., F) float32, of a bin's energy over that of the noise.
         mask: (..., F) float32, of the neighbours' mask.
+        absence: (..., F) float32, of how likely a bin is no speech.
+        rest: (..., F) float32, of its energy times that: over ``absence``, the noise of late.
+        low_snr: (..., 1) float32, of the mean over the low bins, in dB.
+        high_snr: (..., 1) float32, of that over the high bins.
+        voiced: (..., 1) float32, of the frame's voicing.
+        level: (..., 1) float32, of the frame's energy.
     """
 
-    fast: Array
-    middle: Array
-    slow: Array
-    around_quick: Array
-    around_middle: Array
-    around_slow: Array
-    unrest: Array
-    ratio: Array
-    mask: Array
+    fast: Array | float
+    quick: Array | float
+    middle: Array | float
+    slow: Array | float
+    unrest: Array | float
+    ratio: Array | float
+    mask: Array | float
+    absence: Array | float
+    rest: Array | float
+    low_snr: Array | float
+    high_snr: Array | float
+    voiced: Array | float
+    level: Array | float
 
 
-# Frames of 16 ms: 0.08, 0.16, 0.3 and 1.6 seconds.
-_MEMORIES = Means(*np.array([0.8, 0.95, 0.99, 0.9, 0.95, 0.99, 0.95, 0.9, 0.9], np.float32))
+# Frames of 16 ms: from 0.08 seconds to 1.6.
+_MEMORIES = Means(
+    fast=0.8,
+    quick=0.9,
+    middle=0.95,
+    slow=0.99,
+    unrest=0.95,
+    ratio=0.9,
+    mask=0.9,
+    absence=0.93,
+    rest=0.93,
+    low_snr=0.98,
+    high_snr=0.98,
+    voiced=0.98,
+    level=0.99,
+)
+_OF_FRAMES = ("low_snr", "high_snr", "voiced", "level")  # one value for all bins
 
 
 class BinPast(NamedTuple):
@@ -74,10 +97,10 @@ class BinPast(NamedTuple):
     Attributes:
         track: of speech presence.
         means: of each bin.
-        snr: (..., 3, F) float32, of the last frames, in dB.
-        ratio: (..., 3, F) float32, the same as ratios.
-        log_odds: (..., 3, F) float32, of the neighbours' masks.
-        voiced: (..., 3, F) float32.
+        snr: (..., 2, F) float32, of the last frames, in dB.
+        ratio: (..., 2, F) float32, the same as ratios.
+        log_odds: (..., 2, F) float32, of the neighbours' masks.
+        voiced: (..., 2, F) float32.
     """
 
     track: NoiseTrack
@@ -95,7 +118,8 @@ def nothing_heard(shape: tuple[int, ...]) -> BinPast:
         shape: (..., F).
     """
     past = (jnp.zeros((*shape[:-1], _PAST, shape[-1]), jnp.float32) for _ in range(4))
-    means = Means(*(jnp.zeros(shape, jnp.float32) for _ in Means._fields))
+    sizes = (1 if name in _OF_FRAMES else shape[-1] for name in Means._fields)
+    means = Means(*(jnp.zeros((*shape[:-1], size), jnp.float32) for size in sizes))
     return BinPast(speech_presence.nothing_heard(shape), means, *past)
 
 
@@ -116,13 +140,15 @@ def bin_features(
     """
     magnitude = jnp.abs(mixture)
     energy = jnp.square(magnitude)
-    around = mean_nearby(energy, 2)
-    past_frames, told = _follow(past, mask, energy, around, config, stft)
+    fine, comb, voiced = _voices(magnitude, stft)
+    hertz = spectra.bin_hertz(stft)
+    pitched = (hertz >= _PITCHED_HERTZ[0]) & (hertz < _PITCHED_HERTZ[1])
+    frame_voiced = _mean(voiced, pitched)
+    past_frames, told = _follow(past, mask, energy, frame_voiced, config, stft)
     joined, noise, past_snr, means = told
     ratio = _ratio(energy, noise)
     snr = _decibels(ratio)
     log_odds = speech_presence.log_odds(mask)
-    fine, comb, voiced = _voices(magnitude, stft)
     snrs, ratios, odds, voices = (
         jnp.concatenate([before, now], axis=-2)
         for before, now in zip(past[2:], (snr, ratio, log_odds, voiced), strict=True)
@@ -132,73 +158,80 @@ def bin_features(
     in_three = (ratio + ago(ratios, 1) + ago(ratios, 2)) / 3
     joined_odds = speech_presence.log_odds(joined)
     low, middle_band, high = _bands(stft)
-    hertz = spectra.bin_hertz(stft)
-    pitched = (hertz >= _PITCHED_HERTZ[0]) & (hertz < _PITCHED_HERTZ[1])
+    around, wide = (functools.partial(mean_nearby, reach=reach) for reach in (2, 8))
+    level = jnp.sum(energy, axis=-1, keepdims=True)
     place = jnp.arange(stft.num_bins) / stft.num_bins
     features = (
         (joined_odds, _LOG_ODDS),
         (_shifted(joined_odds, 1), _LOG_ODDS),
         (_shifted(joined_odds, -1), _LOG_ODDS),
-        (mean_nearby(joined, 2), _PART),
+        (around(joined), _PART),
         (_mean(joined, low), _PART),
         (_mean(joined, middle_band), _PART),
         (log_odds, _LOG_ODDS),
         (ago(odds, 1), _LOG_ODDS),
-        (ago(odds, 3), _LOG_ODDS),
+        (ago(odds, 2), _LOG_ODDS),
         (means.mask, _PART),
         (_mean(mask, low), _PART),
         (_mean(mask, high), _PART),
         (past_snr, _LOG_ODDS),
-        (ago(snrs, 1), _DECIBELS),
         (ago(snrs, 2), _DECIBELS),
-        (ago(snrs, 3), _DECIBELS),
         (_shifted(snr, 4), _DECIBELS),
-        (_shifted(snr, -4), _DECIBELS),
-        (_decibels(mean_nearby(ratio, 2)), _DECIBELS),
-        (_decibels(mean_nearby(in_three, 8)), _DECIBELS),
+        (_decibels(around(ratio)), _DECIBELS),
+        (_decibels(wide(in_three)), _DECIBELS),
         (_decibels(mean_nearby(ratio, 32)), _DECIBELS),
         (_decibels(means.ratio), _DECIBELS),
         (_mean(snr, low), _DECIBELS),
         (_mean(snr, middle_band), _DECIBELS),
         (_mean(snr, high), _DECIBELS),
-        (_decibels(_ratio(energy, means.fast)), _DECIBELS),
-        (_decibels(_ratio(energy, means.slow)), _DECIBELS),
-        (_decibels(_ratio(around, means.around_middle)), _DECIBELS),
-        (_decibels(_ratio(means.around_quick, means.around_slow)), _DECIBELS),
+        (means.low_snr, _DECIBELS),
+        (means.high_snr, _DECIBELS),
+        (_decibels(_ratio(around(energy), around(means.middle))), _DECIBELS),
+        (_decibels(_ratio(around(means.quick), around(means.slow))), _DECIBELS),
+        (_decibels(_ratio(wide(energy), wide(means.fast))), _DECIBELS),
         (jnp.sqrt(means.unrest), _DECIBELS),
-        (_decibels(_ratio(energy, mean_nearby(energy, 8))), _DECIBELS),
-        (_decibels(_ratio(energy, jnp.sum(energy, axis=-1, keepdims=True))), _DECIBELS),
+        (_decibels(_ratio(energy * means.absence, means.rest)), _DECIBELS),
+        (_decibels(_ratio(energy * wide(means.absence), wide(means.rest))), _DECIBELS),
+        (_decibels(_ratio(energy, level)), _DECIBELS),
+        (_decibels(_ratio(level, means.level)), _DECIBELS),
         (fine, _FINE),
         (comb, _SIGNED),
         (voiced, _SIGNED),
         (comb * voiced, _SIGNED),
         (ago(voices, 1), _SIGNED),
-        (_mean(voiced, pitched), _SIGNED),
+        (frame_voiced, _SIGNED),
+        (means.voiced, _SIGNED),
         (place, _PART),
     )
-    values = jnp.stack([_bytes(value, *scale, mask.shape) for value, scale in features])
+    rows = tuple(_bytes(value, *scale, mask.shape) for value, scale in features)
+    values = jnp.stack(jax.lax.optimization_barrier(rows))  # as one loop, six times slower on CPUs
     newest = (array[..., count:, :] for array in (snrs, ratios, odds, voices))
     return BinPast(*past_frames, *newest), values
 
 
-def _follow(past, mask, energy, around, config, stft):
+def _follow(past, mask, energy, voiced, config, stft):
     """Frame after frame: the track and the running means, and what they are at every frame."""
     weights = speech_presence.bin_weights(config, stft, past.track.noise_weight.shape)
-    running = functools.partial(jax.tree.map, lambda m, before, now: m * before + (1 - m) * now)
+    low, _, high = _bands(stft)
+    follow = lambda memory, before, now: memory * before + (1 - memory) * now
 
     def step(carry, frame):
         track, means = carry
-        mask, energy, around = frame
+        mask, energy, voiced = frame
         track, heard = speech_presence.follow_frame(track, mask, energy, weights)
-        middle = running(_MEMORIES.middle, means.middle, energy)
+        middle = follow(_MEMORIES.middle, means.middle, energy)
         deviation = jnp.clip(_decibels(_ratio(energy, middle)), -_MOST_DEVIATION, _MOST_DEVIATION)
-        energies, arounds = (energy,) * 3, (around,) * 3
-        ratio = _ratio(energy, heard.noise)
-        now = Means(*energies, *arounds, jnp.square(deviation), ratio, mask)
-        means = running(_MEMORIES, means, now)
+        ratio, absence = _ratio(energy, heard.noise), 1 - heard.mask
+        snr = _decibels(ratio)
+        now = Means(
+            *(energy, energy, energy, energy, jnp.square(deviation), ratio, mask),
+            *(absence, absence * energy, _mean(snr, low), _mean(snr, high), voiced),
+            jnp.sum(energy, axis=-1, keepdims=True),
+        )
+        means = Means(*map(follow, _MEMORIES, means, now))
         return (track, means), (*heard, means)
 
-    inputs = tuple(jnp.moveaxis(array, -2, 0) for array in (mask, energy, around))
+    inputs = tuple(jnp.moveaxis(array, -2, 0) for array in (mask, energy, voiced))
     carry, told = jax.lax.scan(step, (past.track, past.means), inputs)
     return carry, jax.tree.map(lambda array: jnp.moveaxis(array, 0, -2), told)
 

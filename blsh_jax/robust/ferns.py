@@ -99,11 +99,18 @@ def score(ferns: Ferns, values: Array) -> Array:
         (...) float32, log-odds of the target.
     """
 
-    def add(total: Array, fern: Ferns) -> tuple[Array, None]:
-        return total + _values(fern, values), None
+    # A fern's values are looked up while the next one's leaves are found: as two loops, the one
+    # over bytes runs in whole vectors, which it does not as part of the look-up.
+    def add(carry: tuple[Array, Array, Array], fern: Ferns) -> tuple[tuple, None]:
+        total, leaves, table = carry
+        total = total + _look_up(table, leaves)
+        return (total, _leaves(fern.features, fern.thresholds, values), fern.tables), None
 
-    start = jnp.zeros(values.shape[1:], jnp.int32)
-    return jax.lax.scan(add, start, ferns)[0].astype(jnp.float32) * STEP
+    total = jnp.zeros(values.shape[1:], jnp.int32)
+    leaves = jnp.zeros(values.shape[1:], _leaf_type(ferns.features.shape[1]))
+    before = total, leaves, jnp.zeros_like(ferns.tables[0])
+    (total, leaves, table), _ = jax.lax.scan(add, before, ferns)
+    return (total + _look_up(table, leaves)).astype(jnp.float32) * STEP
 
 
 def init(samples: Samples, config: FernConfig, key: Array) -> State:
@@ -150,11 +157,13 @@ def step(
     features, thresholds = _questions(some, scores, ridge, config.fern_bits, everywhere)
     leaves = _leaves(features, thresholds, samples.values)
     slope, curvature = everywhere(
-        jax.ops.segment_sum(_slopes(samples, state.scores), leaves, 1 << config.fern_bits)
+        jax.ops.segment_sum(
+            _slopes(samples, state.scores), leaves.astype(jnp.int32), 1 << config.fern_bits
+        )
     ).T
     newton = -config.fern_rate * slope / (curvature + config.fern_ridge)
     table = jnp.clip(jnp.rint(newton / STEP), -_LARGEST, _LARGEST).astype(jnp.int16)
-    scores = state.scores + table[leaves].astype(jnp.int32)
+    scores = state.scores + _look_up(table, leaves)
     place = lambda array, new: array.at[state.learned].set(new)
     ferns = Ferns(*map(place, state.ferns, Ferns(features, thresholds, table)))
     loss = everywhere(jnp.sum(samples.weights * _losses(samples.targets, scores)))
@@ -184,7 +193,8 @@ def boost(
         newer, loss = step(state, samples, config)
         if validation is not None:
             fern = jax.tree.map(lambda array: array[state.learned], newer.ferns)
-            scores = scores + _values(fern, validation.values)
+            leaves = _leaves(fern.features, fern.thresholds, validation.values)
+            scores = scores + _look_up(fern.tables, leaves)
             losses = _losses(validation.targets, scores)
             loss = jnp.average(losses, weights=validation.weights)
         return (newer, scores), loss
@@ -220,16 +230,21 @@ def _gains(leaves, slopes, ridge, count, everywhere, values) -> Array:
 
 
 def _leaves(features: Array, thresholds: Array, values: Array) -> Array:
-    """The index (...) int32 into the table that the answers make, of features (D, ...)."""
-    leaves = jnp.zeros(values.shape[1:], jnp.int32)
+    """The index (...) into the table that the answers make, of features (D, ...)."""
+    leaves = jnp.zeros(values.shape[1:], _leaf_type(len(features)))
     for feature, threshold in zip(features, thresholds, strict=True):
-        leaves = 2 * leaves + (values[feature] > threshold).astype(jnp.int32)
+        leaves = leaves + leaves + (values[feature] > threshold).astype(leaves.dtype)
     return leaves
 
 
-def _values(fern: Ferns, values: Array) -> Array:
+def _leaf_type(num_bits: int) -> type:
+    return jnp.uint8 if num_bits <= 8 else jnp.uint16
+
+
+def _look_up(table: Array, leaves: Array) -> Array:
     """What one fern adds to the scores: (...) int32."""
-    return fern.tables[_leaves(fern.features, fern.thresholds, values)].astype(jnp.int32)
+    found = table.at[leaves.astype(jnp.int32)].get(mode="promise_in_bounds")
+    return found.astype(jnp.int32)
 
 
 def _slopes(samples: Samples, scores: Array) -> Array:

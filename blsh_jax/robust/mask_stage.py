@@ -2,11 +2,13 @@
 
 Speech presence joins them with the noise that the utterance shows by a formula. Boosted ferns take
 the neighbours' mask, the joined one and more of each bin as features, and learn what the formula
-leaves to choose.
+leaves to choose. A second stage of ferns takes the first one's mask for the neighbours', so that
+noise is tracked anew with a better mask, and looks a few frames ahead.
 """
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,54 +18,126 @@ from jax import Array
 from blsh_jax.config import SeparationConfig, SpeechPresenceConfig, StftConfig
 from blsh_jax.paper.separation import FrameDictionary, MaskFunction, NeighborMask
 from blsh_jax.robust import ferns
-from blsh_jax.robust.bin_features import BinPast, bin_features, nothing_heard
+from blsh_jax.robust.bin_features import NUM_FEATURES, BinPast, bin_features, nothing_heard
 from blsh_jax.robust.features import feature_function
 from blsh_jax.robust.ferns import Ferns
 from blsh_jax.robust.speech_presence import with_presence
 
+LOOK_AHEAD = 3  # frames, of the second stage
+
 
 class FernState(NamedTuple):
-    """State of a ``FernMask``: that of the inner mask function, and of the bins' features."""
+    """State of a ``FernMask``.
+
+    Attributes:
+        inner: that of the inner mask function.
+        spectra: (..., r, F) complex64, the newest, for which it has no masks yet.
+        past: that of the bins' features.
+        values: (D, ..., R, F) uint8, the newest features, which still wait for later ones.
+    """
 
     inner: Any
+    spectra: Array
     past: BinPast
+    values: Array
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["inner", "ferns"],
-    meta_fields=["presence", "stft"],
+    meta_fields=["presence", "stft", "ahead"],
 )
 @dataclasses.dataclass(frozen=True)
 class FernMask:
     """A mask function that asks boosted ferns about each bin.
 
     Attributes:
-        inner: the mask function of the neighbours, which is one of the features.
-        ferns: M ferns.
+        inner: the mask function whose masks are some of the features.
+        ferns: M ferns, or None to have the features alone, to learn on.
         presence: weights of speech presence, which is another.
         stft: the transform.
+        ahead: R, frames that ferns look ahead: they are asked about the features of a bin and of
+            the same bin R frames later, 2 D in all; 0 for those of the bin alone.
     """
 
     inner: MaskFunction
-    ferns: Ferns
+    ferns: Ferns | None
     presence: SpeechPresenceConfig
     stft: StftConfig
+    ahead: int = 0
+
+    @property
+    def look_ahead(self) -> int:
+        """Later frames that a frame's mask needs."""
+        return self.inner.look_ahead + self.ahead
+
+    def init(self, shape: tuple[int, ...]) -> FernState:
+        """The state before the first frame."""
+        bins = self.stft.num_bins
+        return FernState(
+            self.inner.init(shape),
+            jnp.zeros((*shape, self.inner.look_ahead, bins), jnp.complex64),
+            nothing_heard((*shape, bins)),
+            jnp.zeros((NUM_FEATURES, *shape, self.ahead, bins), jnp.uint8),
+        )
+
+    def features(self, state: FernState, newest: Array) -> tuple[FernState, Array]:
+        """What the ferns are asked about.
+
+        Args:
+            state: from ``init`` or the call before.
+            newest: (..., T, F) complex64.
+
+        Returns:
+            The next state, and (D or 2 D, ..., T, F) uint8, of the frames ``look_ahead`` before.
+        """
+        count = newest.shape[-2]
+        waiting = jnp.concatenate([state.spectra, newest], axis=-2)
+        current = waiting[..., :count, :]
+        inner, mask = self.inner(state.inner, newest, current)
+        past, values = bin_features(state.past, mask, current, self.presence, self.stft)
+        known = jnp.concatenate([state.values, values], axis=-2)
+        following = FernState(inner, waiting[..., count:, :], past, known[..., count:, :])
+        if self.ahead:
+            values = jnp.concatenate([known[..., :count, :], known[..., self.ahead :, :]])
+        return following, values
+
+    def __call__(self, state: FernState, newest: Array, current: Array) -> tuple[FernState, Array]:
+        """As ``MaskFunction``."""
+        if self.ferns is None:
+            raise ValueError("no ferns to ask: learn them first")
+        state, values = self.features(state, newest)
+        return state, jax.nn.sigmoid(ferns.score(self.ferns, values))
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["inner"], meta_fields=["exponent"]
+)
+@dataclasses.dataclass(frozen=True)
+class PowerMask:
+    """A mask function whose masks are raised to a power.
+
+    Attributes:
+        inner: the mask function.
+        exponent: above 1 more is taken away, below 1 more is kept.
+    """
+
+    inner: MaskFunction
+    exponent: float
 
     @property
     def look_ahead(self) -> int:
         """R, later frames that a frame's mask needs."""
         return self.inner.look_ahead
 
-    def init(self, shape: tuple[int, ...]) -> FernState:
+    def init(self, shape: tuple[int, ...]) -> Any:
         """The state before the first frame."""
-        return FernState(self.inner.init(shape), nothing_heard((*shape, self.stft.num_bins)))
+        return self.inner.init(shape)
 
-    def __call__(self, state: FernState, newest: Array, current: Array) -> tuple[FernState, Array]:
+    def __call__(self, state: Any, newest: Array, current: Array) -> tuple[Any, Array]:
         """As ``MaskFunction``."""
-        inner, mask = self.inner(state.inner, newest, current)
-        past, values = bin_features(state.past, mask, current, self.presence, self.stft)
-        return FernState(inner, past), jax.nn.sigmoid(ferns.score(self.ferns, values))
+        state, mask = self.inner(state, newest, current)
+        return state, mask**self.exponent
 
 
 def phase_sensitive_mask(speech: Array, mixture: Array) -> Array:
@@ -84,18 +158,48 @@ def phase_sensitive_mask(speech: Array, mixture: Array) -> Array:
     return jnp.clip(along / jnp.where(energy > 0, energy, jnp.inf), 0, 1)
 
 
+def fern_stage(
+    inner: MaskFunction, learned: Ferns | None, stage: int, config: SeparationConfig
+) -> FernMask:
+    """A stage of ferns behind a mask function.
+
+    Args:
+        inner: the mask function of the neighbours, or of the stage before.
+        learned: the ferns, or None to learn them.
+        stage: 0 for the first, which looks at no later frame, 1 for the second, which does.
+        config: transform and speech presence.
+    """
+    ahead = LOOK_AHEAD if stage else 0
+    return FernMask(inner, learned, config.speech_presence, config.stft, ahead)
+
+
+def with_ferns(
+    inner: MaskFunction, stages: Sequence[Ferns], config: SeparationConfig
+) -> MaskFunction:
+    """A mask function with stages of ferns behind it.
+
+    Args:
+        inner: the mask function of the neighbours.
+        stages: ferns of the first stage and of the second, or fewer.
+        config: transform and speech presence.
+    """
+    for stage, learned in enumerate(stages):
+        inner = fern_stage(inner, learned, stage, config)
+    return inner
+
+
 def mask_function(
-    dictionary: FrameDictionary, config: SeparationConfig, learned: Ferns | None = None
+    dictionary: FrameDictionary, config: SeparationConfig, stages: Sequence[Ferns] = ()
 ) -> MaskFunction:
     """The masks that a dictionary gives, used as a configuration says.
 
     Args:
         dictionary: a ``Dictionary`` or a ``SpectralDictionary``.
-        config: transform, features, neighbours and speech presence.
-        learned: ferns of the dictionary; without them speech presence is the mask stage.
+        config: transform, features, neighbours, speech presence and strength.
+        stages: ferns of the dictionary, as of ``with_ferns``; without them speech presence is the
+            mask stage.
     """
     features = feature_function(config.features, config.stft)
     neighbors = NeighborMask(dictionary, features, config.num_neighbors)
-    if learned is None:
-        return with_presence(neighbors, config)
-    return FernMask(neighbors, learned, config.speech_presence, config.stft)
+    staged = with_ferns(neighbors, stages, config) if stages else with_presence(neighbors, config)
+    return staged if config.strength == 1 else PowerMask(staged, config.strength)

@@ -20,7 +20,6 @@ Vocoder", IEEE Trans. ASSP 36 (8), 1988, section III; as features of a denoiser:
 Hybrid DSP/Deep Learning Approach to Real-Time Full-Band Speech Enhancement", MMSP 2018, section 3.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -126,8 +125,9 @@ def mean_nearby(values: Array, reach: int) -> Array:
     """
     sides = [(0, 0)] * (values.ndim - 1) + [(reach, reach)]
     around = jnp.pad(values, sides, mode="edge")
-    count = values.shape[-1]
-    total = functools.reduce(jnp.add, [around[..., i : i + count] for i in range(2 * reach + 1)])
+    window = (1,) * (values.ndim - 1) + (2 * reach + 1,)
+    # A sum of shifted values would have each of them computed anew for every shift.
+    total = jax.lax.reduce_window(around, 0.0, jax.lax.add, window, (1,) * values.ndim, "valid")
     return total / (2 * reach + 1)
 
 

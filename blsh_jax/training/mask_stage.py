@@ -23,11 +23,10 @@ from blsh_jax.paper import spectra
 from blsh_jax.paper.separation import Dictionary, NeighborMask
 from blsh_jax.robust import ferns
 from blsh_jax.robust.augmentation import AugmentedMixtures
-from blsh_jax.robust.bin_features import bin_features, nothing_heard
 from blsh_jax.robust.features import feature_function
 from blsh_jax.robust.ferns import Ferns, Samples
 from blsh_jax.robust.high_pass import high_pass
-from blsh_jax.robust.mask_stage import phase_sensitive_mask
+from blsh_jax.robust.mask_stage import FernMask, fern_stage, phase_sensitive_mask, with_ferns
 from blsh_jax.robust.pre_roll import with_pre_roll
 
 _BATCH_SIZE = 8
@@ -43,97 +42,137 @@ def learn_ferns(
     dictionary: Dictionary,
     config: TrainConfig,
     progress: bool = False,
-) -> Ferns:
+) -> tuple[Ferns, ...]:
     """Learn ferns for a dictionary, on mixtures that it was not made of.
 
+    Each stage has mixtures of its own, so that the second learns from such masks as the first gives
+    for mixtures that it has not learned on.
+
     Args:
-        mixtures: those that the dictionary was made of; others are drawn like them.
+        mixtures: those that the dictionary was made of; others are drawn like them, at higher SNRs
+            too, some of speech or noise alone.
         sources: (N,) int32, index of the mixture that each frame of the dictionary is of.
         dictionary: N frames.
         config: the whole run.
-        progress: show a progress bar.
+        progress: show progress bars.
 
     Returns:
-        The ferns.
+        The ferns of each stage.
 
     Raises:
         ValueError: without one fold of noises, there are fewer frames than ``num_neighbors``.
     """
-    folds = config.augmentation.noise_folds
-    others = dataclasses.replace(
-        mixtures,
-        seed=mixtures.seed + _STREAM,
-        config=dataclasses.replace(mixtures.config, num_mixtures=config.ferns.fern_mixtures),
-    )
+    folds, used = config.augmentation.noise_folds, config.separation
     away = [np.flatnonzero(sources % folds != fold) for fold in range(folds)]
     count = min(map(len, away))  # one shape, one compilation
-    if count < config.separation.num_neighbors:
+    if count < used.num_neighbors:
         raise ValueError(
             f"without a fold of noises {count} dictionary frames are left, fewer than "
-            f"num_neighbors {config.separation.num_neighbors}: give more mixtures, or a greater "
+            f"num_neighbors {used.num_neighbors}: give more mixtures, or a greater "
             "dictionary_fraction"
         )
-    rng = np.random.default_rng([config.seed, _STREAM])
-    parts: list[tuple[np.ndarray, ...]] = []
-    with tqdm(total=len(others), desc="bins", unit="mix", disable=not progress) as bar:
-        for fold, rows in enumerate(away):
-            known = dataclasses.replace(
+    features = feature_function(used.features, used.stft)
+    known = [
+        NeighborMask(
+            dataclasses.replace(
                 dictionary,
                 codes=dictionary.codes[rows[:count]],
                 masks=dictionary.masks[rows[:count]],
-            )
-            parts += _drawn(others[fold::folds], known, config, rng, bar)
+            ),
+            features,
+            used.num_neighbors,
+        )
+        for rows in away
+    ]
+    stages: tuple[Ferns, ...] = ()
+    for stage, num_ferns in enumerate(config.ferns.stages):
+        drawn = _others(mixtures, config, stage)
+        functions = [
+            fern_stage(with_ferns(neighbors, stages, used), None, stage, used)
+            for neighbors in known
+        ]
+        samples = _samples(drawn, functions, config, stage, progress)
+        key = jax.random.fold_in(jax.random.key(config.seed), _STREAM + stage)
+        settings = dataclasses.replace(config.ferns, num_ferns=num_ferns)
+        stages += (jax.jit(ferns.boost, static_argnames="config")(samples, settings, key)[0],)
+    return stages
+
+
+def _others(mixtures: AugmentedMixtures, config: TrainConfig, stage: int) -> AugmentedMixtures:
+    """Mixtures for a stage."""
+    learning = config.ferns
+    augmentation = dataclasses.replace(
+        mixtures.config,
+        num_mixtures=learning.fern_mixtures,
+        max_snr_db=max(mixtures.config.max_snr_db, learning.fern_max_snr_db),
+        alone=learning.fern_alone,
+    )
+    seed = mixtures.seed + _STREAM + stage
+    return dataclasses.replace(mixtures, seed=seed, config=augmentation)
+
+
+def _samples(
+    mixtures: AugmentedMixtures,
+    functions: Sequence[FernMask],
+    config: TrainConfig,
+    stage: int,
+    progress: bool,
+) -> Samples:
+    """Some bins of each mixture; those of a fold with the features that its function gives."""
+    rng = np.random.default_rng([config.seed, _STREAM + stage])
+    parts: list[tuple[np.ndarray, ...]] = []
+    unit = f"bins {stage + 1}/{len(config.ferns.stages)}"
+    with tqdm(total=len(mixtures), desc=unit, unit="mix", disable=not progress) as bar:
+        for fold, function in enumerate(functions):
+            indices = range(fold, len(mixtures), len(functions))
+            for start in range(0, len(indices), _BATCH_SIZE):
+                some = [mixtures[i] for i in indices[start : start + _BATCH_SIZE]]
+                parts += _drawn(some, function, config, rng)
+                bar.update(len(some))
     order = rng.permutation(sum(len(targets) for _, targets, _ in parts))
     values, targets, weights = (
         np.concatenate(same, axis=-1)[..., order] for same in zip(*parts, strict=True)
     )
-    samples = Samples(*map(jnp.asarray, (values, targets, weights / weights.mean())))
-    key = jax.random.fold_in(jax.random.key(config.seed), _STREAM)
-    return jax.jit(ferns.boost, static_argnames="config")(samples, config.ferns, key)[0]
+    return Samples(*map(jnp.asarray, (values, targets, weights / weights.mean())))
 
 
 def _drawn(
-    mixtures: Sequence[Mixture],
-    dictionary: Dictionary,
-    config: TrainConfig,
-    rng: np.random.Generator,
-    bar: tqdm,
+    mixtures: Sequence[Mixture], function: FernMask, config: TrainConfig, rng: np.random.Generator
 ) -> list[tuple[np.ndarray, ...]]:
     """Some bins of each mixture: the arrays of ``Samples``."""
     parts: list[tuple[np.ndarray, ...]] = []
-    for batch in corpora.batches(mixtures, _BATCH_SIZE):
-        values, targets, energy = map(
-            np.asarray, _analysed(batch.speech, batch.noise, dictionary, config)
+    (batch,) = corpora.batches(mixtures, _BATCH_SIZE)
+    values, targets, energy = map(
+        np.asarray, _analysed(batch.speech, batch.noise, function, config)
+    )
+    for row in range(len(mixtures)):
+        energies = energy[row].ravel()
+        shares = np.sqrt(energies) / np.sqrt(energies).sum()
+        by_magnitude = round(_BY_MAGNITUDE * config.ferns.fern_bins)
+        drawn = np.concatenate(
+            [
+                rng.choice(energies.size, by_magnitude, p=shares),
+                rng.integers(energies.size, size=config.ferns.fern_bins - by_magnitude),
+            ]
         )
-        for row in np.flatnonzero(batch.lengths):
-            energies = energy[row].ravel()
-            shares = np.sqrt(energies) / np.sqrt(energies).sum()
-            by_magnitude = round(_BY_MAGNITUDE * config.ferns.fern_bins)
-            drawn = np.concatenate(
-                [
-                    rng.choice(energies.size, by_magnitude, p=shares),
-                    rng.integers(energies.size, size=config.ferns.fern_bins - by_magnitude),
-                ]
+        mean = energies.mean()
+        important = np.minimum(energies[drawn], _MOST_ENERGY * mean) / mean
+        often = _BY_MAGNITUDE * shares[drawn] * energies.size + 1 - _BY_MAGNITUDE
+        parts.append(
+            (
+                values[:, row].reshape(len(values), -1)[:, drawn],
+                targets[row].ravel()[drawn],
+                (important / often).astype(np.float32),
             )
-            mean = energies.mean()
-            important = np.minimum(energies[drawn], _MOST_ENERGY * mean) / mean
-            often = _BY_MAGNITUDE * shares[drawn] * energies.size + 1 - _BY_MAGNITUDE
-            parts.append(
-                (
-                    values[:, row].reshape(len(values), -1)[:, drawn],
-                    targets[row].ravel()[drawn],
-                    (important / often).astype(np.float32),
-                )
-            )
-            bar.update()
+        )
     return parts
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def _analysed(
-    speech: Array, noise: Array, dictionary: Dictionary, config: TrainConfig
+    speech: Array, noise: Array, function: FernMask, config: TrainConfig
 ) -> tuple[Array, Array, Array]:
-    """Features (D, U, T, F) uint8, targets and energies (U, T, F), without the pre-roll."""
+    """Features (D or 2 D, U, T, F) uint8, targets and energies (U, T, F), without the pre-roll."""
     used = config.separation
     pre_roll = used.features.pre_roll_frames
     spoken, rest = (
@@ -141,14 +180,10 @@ def _analysed(
         for part in (speech, noise)
     )
     mixture = spoken + rest
-    function = NeighborMask(
-        dictionary, feature_function(used.features, used.stft), used.num_neighbors
-    )
-    channels = (len(speech),)
-    _, mask = function(function.init(channels), mixture, mixture)
-    past = nothing_heard((*channels, used.stft.num_bins))
-    _, values = bin_features(past, mask, mixture, used.speech_presence, used.stft)
+    ahead = function.look_ahead
+    newest = jnp.pad(mixture, ((0, 0), (0, ahead), (0, 0)))
+    _, values = function.features(function.init((len(speech),)), newest)
     target = phase_sensitive_mask(spoken, mixture)
     target = high_pass(target, config.high_pass_hz, used.stft)
     energy = jnp.square(jnp.abs(mixture))
-    return values[:, :, pre_roll:], target[:, pre_roll:], energy[:, pre_roll:]
+    return values[:, :, pre_roll + ahead :], target[:, pre_roll:], energy[:, pre_roll:]

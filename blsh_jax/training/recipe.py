@@ -15,6 +15,7 @@ from blsh_jax.paper import codes
 from blsh_jax.paper.separation import Dictionary
 from blsh_jax.robust.augmentation import AugmentedMixtures
 from blsh_jax.robust.band_shares import speech_and_noise
+from blsh_jax.robust.ferns import Ferns
 from blsh_jax.robust.fine_tuning import fine_tune
 from blsh_jax.training.dictionary import FrameSample, sample_frames
 from blsh_jax.training.driver import FitInfo, fit, weigh
@@ -122,7 +123,7 @@ def learn(
     encoded = codes.encode(hasher, jnp.asarray(sample.frames[kept]))
     packed = jnp.asarray(sample.masks[kept])
     dictionary = Dictionary(hasher, encoded, packed, config.separation.stft.num_bins)
-    ferns = None
+    ferns: tuple[Ferns, ...] = ()
     if isinstance(mixtures, AugmentedMixtures) and config.ferns.num_ferns:
         ferns = learn_ferns(mixtures, sample.mixtures[kept], dictionary, config, progress)
     provenance = provenance | {

@@ -512,7 +512,7 @@ static void make_voiced(blsh_state *state, float *voiced)
 /* What the features of a frame are made of: the newest rows, speech presence, running means. */
 static void follow_frame(blsh_state *state, const int *nearest, const float *spectrum)
 {
-    float total = 0.0f;
+    float *snr = state->snr[2], total = 0.0f;
     memmove(state->snr[0], state->snr[1], sizeof state->snr - sizeof state->snr[0]);
     memmove(state->ratio[0], state->ratio[1], sizeof state->ratio - sizeof state->ratio[0]);
     memmove(state->log_odds[0], state->log_odds[1],
@@ -521,34 +521,44 @@ static void follow_frame(blsh_state *state, const int *nearest, const float *spe
     make_voiced(state, state->voiced[1]);
     for (int f = 0; f < BLSH_BINS; f++) {
         const float *bin = &spectrum[2 * f];
-        state->energy[f] = bin[0] * bin[0] + bin[1] * bin[1];
-        total += state->energy[f];
-    }
-    state->total_energy = total;
-    memcpy(state->around, smooth(state, state->energy, 2), sizeof state->around);
-    for (int f = 0; f < BLSH_BINS; f++) {
-        float energy = state->energy[f], around = state->around[f], mask = vote(nearest, f);
+        float energy = bin[0] * bin[0] + bin[1] * bin[1], mask = vote(nearest, f);
         struct told told = join(state, f, mask, energy);
-        float ratio = limited_ratio(energy, told.noise), deviation;
+        float ratio = limited_ratio(energy, told.noise), deviation, absence = 1.0f - told.mask;
+        state->energy[f] = energy;
+        total += energy;
         state->mask[f] = mask;
         state->joined[f] = told.mask;
         state->joined_odds[f] = log_odds(told.mask);
         state->past_snr[f] = told.past_snr;
-        state->snr[3][f] = decibels(ratio);
+        snr[f] = decibels(ratio);
         state->ratio[2][f] = ratio;
-        state->log_odds[3][f] = log_odds(mask);
+        state->log_odds[2][f] = log_odds(mask);
         follow(&state->means.fast[f], 0.8f, energy);
+        follow(&state->means.quick[f], 0.9f, energy);
         follow(&state->means.middle[f], 0.95f, energy);
         follow(&state->means.slow[f], 0.99f, energy);
-        follow(&state->means.around_quick[f], 0.9f, around);
-        follow(&state->means.around_middle[f], 0.95f, around);
-        follow(&state->means.around_slow[f], 0.99f, around);
         deviation = limit(decibels(limited_ratio(energy, state->means.middle[f])),
                           -MOST_DEVIATION, MOST_DEVIATION);
         follow(&state->means.unrest[f], 0.95f, deviation * deviation);
         follow(&state->means.ratio[f], 0.9f, ratio);
         follow(&state->means.mask[f], 0.9f, mask);
+        follow(&state->means.absence[f], 0.93f, absence);
+        follow(&state->means.rest[f], 0.93f, absence * energy);
     }
+    state->frame_energy = total;
+    state->frame_voiced = mean(state->voiced[1], PITCHED, PITCHED_END);
+    follow(&state->means.low_snr, 0.98f, mean(snr, LOW, MIDDLE));
+    follow(&state->means.high_snr, 0.98f, mean(snr, HIGH, BLSH_BINS));
+    follow(&state->means.voiced, 0.98f, state->frame_voiced);
+    follow(&state->means.level, 0.99f, total);
+}
+
+/* Ratios of rows in the bins around, in dB. */
+static void put_ratios_around(blsh_state *state, uint8_t *to, const float *values,
+                              const float *references, int reach)
+{
+    memcpy(state->reference, smooth(state, references, reach), sizeof state->reference);
+    put_decibels(to, over(state, smooth(state, values, reach), state->reference));
 }
 
 /* The features of all bins of a frame, in the order of bin_features.py, a row of bytes each. */
@@ -556,7 +566,8 @@ static void make_bin_features(blsh_state *state)
 {
     uint8_t(*row)[BLSH_ROW] = state->bin_features;
     const float *energy = state->energy, *joined = state->joined, *mask = state->mask;
-    const float *snr = state->snr[3], *ratio = state->ratio[2], *voiced = state->voiced[1];
+    const float *snr = state->snr[2], *ratio = state->ratio[2], *voiced = state->voiced[1];
+    const float *absence;
     float *work = state->work;
 
     put(*row++, state->joined_odds, LOG_ODDS);
@@ -565,18 +576,15 @@ static void make_bin_features(blsh_state *state)
     put(*row++, smooth(state, joined, 2), PART);
     put_one(*row++, mean(joined, LOW, MIDDLE), PART);
     put_one(*row++, mean(joined, MIDDLE, HIGH), PART);
-    put(*row++, state->log_odds[3], LOG_ODDS);
     put(*row++, state->log_odds[2], LOG_ODDS);
+    put(*row++, state->log_odds[1], LOG_ODDS);
     put(*row++, state->log_odds[0], LOG_ODDS);
     put(*row++, state->means.mask, PART);
     put_one(*row++, mean(mask, LOW, MIDDLE), PART);
     put_one(*row++, mean(mask, HIGH, BLSH_BINS), PART);
     put(*row++, state->past_snr, LOG_ODDS);
-    put(*row++, state->snr[2], DECIBELS);
-    put(*row++, state->snr[1], DECIBELS);
     put(*row++, state->snr[0], DECIBELS);
     put_shifted(*row++, snr, 4, DECIBELS);
-    put_shifted(*row++, snr, -4, DECIBELS);
     put_decibels(*row++, smooth(state, ratio, 2));
     for (int f = 0; f < BLSH_BINS; f++) /* in three frames */
         work[f] = (ratio[f] + state->ratio[1][f] + state->ratio[0][f]) / 3.0f;
@@ -586,23 +594,30 @@ static void make_bin_features(blsh_state *state)
     put_one(*row++, mean(snr, LOW, MIDDLE), DECIBELS);
     put_one(*row++, mean(snr, MIDDLE, HIGH), DECIBELS);
     put_one(*row++, mean(snr, HIGH, BLSH_BINS), DECIBELS);
-    put_decibels(*row++, over(state, energy, state->means.fast));
-    put_decibels(*row++, over(state, energy, state->means.slow));
-    put_decibels(*row++, over(state, state->around, state->means.around_middle));
-    put_decibels(*row++, over(state, state->means.around_quick, state->means.around_slow));
+    put_one(*row++, state->means.low_snr, DECIBELS);
+    put_one(*row++, state->means.high_snr, DECIBELS);
+    put_ratios_around(state, *row++, energy, state->means.middle, 2);
+    put_ratios_around(state, *row++, state->means.quick, state->means.slow, 2);
+    put_ratios_around(state, *row++, energy, state->means.fast, 8);
     for (int f = 0; f < BLSH_BINS; f++)
         work[f] = sqrtf(state->means.unrest[f]);
     put(*row++, work, DECIBELS);
-    put_decibels(*row++, over(state, energy, smooth(state, energy, 8)));
+    put_decibels(*row++, over(state, multiply(state, energy, state->means.absence),
+                              state->means.rest));
+    memcpy(state->reference, smooth(state, state->means.rest, 8), sizeof state->reference);
+    absence = smooth(state, state->means.absence, 8);
+    put_decibels(*row++, over(state, multiply(state, energy, absence), state->reference));
     for (int f = 0; f < BLSH_BINS; f++)
-        work[f] = limited_ratio(energy[f], state->total_energy);
+        work[f] = limited_ratio(energy[f], state->frame_energy);
     put_decibels(*row++, work);
+    put_one(*row++, decibels(limited_ratio(state->frame_energy, state->means.level)), DECIBELS);
     put(*row++, state->fine, FINE);
     put(*row++, state->comb, SIGNED);
     put(*row++, voiced, SIGNED);
     put(*row++, multiply(state, state->comb, voiced), SIGNED);
     put(*row++, state->voiced[0], SIGNED);
-    put_one(*row++, mean(voiced, PITCHED, PITCHED_END), SIGNED);
+    put_one(*row++, state->frame_voiced, SIGNED);
+    put_one(*row++, state->means.voiced, SIGNED);
     for (int f = 0; f < BLSH_BINS; f++)
         work[f] = (float)f / BLSH_BINS;
     put(*row++, work, PART);
@@ -650,6 +665,9 @@ static void apply_mask(blsh_state *state, const int *nearest, const float *from,
         float gain = join(state, f, vote(nearest, f), bin[0] * bin[0] + bin[1] * bin[1]).mask;
 #else
         float gain = vote(nearest, f);
+#endif
+#ifdef BLSH_STRENGTH
+        gain = powf(gain, BLSH_STRENGTH);
 #endif
         gain = fmaxf(gain, state->floor);
         to[2 * f] = gain * bin[0];

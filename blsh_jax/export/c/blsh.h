@@ -58,23 +58,23 @@ typedef struct {
 #endif
 #if BLSH_FERNS
     struct {                                           /* running means */
-        float fast[BLSH_BINS], middle[BLSH_BINS], slow[BLSH_BINS]; /* of energy */
-        float around_quick[BLSH_BINS], around_middle[BLSH_BINS], around_slow[BLSH_BINS];
+        float fast[BLSH_BINS], quick[BLSH_BINS], middle[BLSH_BINS], slow[BLSH_BINS]; /* of energy */
         float unrest[BLSH_BINS];                       /* of squared distance to middle, in dB */
         float ratio[BLSH_BINS];                        /* of energy over noise */
         float mask[BLSH_BINS];                         /* of the neighbours' mask */
+        float absence[BLSH_BINS], rest[BLSH_BINS];     /* of speech; of energy without it */
+        float low_snr, high_snr, voiced, level;        /* of frames */
     } means;
-    float snr[4][BLSH_BINS];                           /* newest frames, oldest first: in dB */
+    float snr[3][BLSH_BINS];                           /* newest frames, oldest first: in dB */
     float ratio[3][BLSH_BINS];                         /* the same as ratios */
-    float log_odds[4][BLSH_BINS];                      /* of the neighbours' masks */
+    float log_odds[3][BLSH_BINS];                      /* of the neighbours' masks */
     float voiced[2][BLSH_BINS];                        /* likeness to the comb around a bin */
-    float energy[BLSH_BINS], total_energy;
-    float around[BLSH_BINS];                           /* energy of the bins around */
+    float energy[BLSH_BINS], frame_energy, frame_voiced;
     float mask[BLSH_BINS];                             /* of the neighbours */
     float joined[BLSH_BINS];                           /* with speech presence */
     float joined_odds[BLSH_BINS];
     float past_snr[BLSH_BINS];                         /* log */
-    float smoothed[BLSH_BINS];
+    float smoothed[BLSH_BINS], reference[BLSH_BINS];
     float sums[BLSH_BINS + 2 * BLSH_MOST_REACH];
     uint8_t bin_features[BLSH_BIN_FEATURES][BLSH_ROW];
     int32_t scores[BLSH_BINS];                         /* of ferns */
