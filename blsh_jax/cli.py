@@ -74,7 +74,7 @@ def _denoise(arguments: argparse.Namespace) -> int:
         summary = folders.denoise_files(pairs, models.load_named(arguments.model), settings)
     summary = summary._replace(failed=failed + summary.failed)
     try:
-        for message in summary.cut_short + summary.failed:
+        for message in summary.notes + summary.cut_short + summary.failed:
             if arguments.input == folders.PIPE:  # the file that it was kept in is nobody's concern
                 message = message.replace(str(source), "standard input")
             print(f"  {message}", file=sys.stderr)

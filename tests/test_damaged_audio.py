@@ -100,8 +100,25 @@ def test_ogg_pages_are_checked_one_by_one(subtype, tmp_path):
     assert f"page at byte {middle} is damaged" in refusal(path, flipped)
     assert "pages are missing" in refusal(path, content[:middle] + content[pages[-1] :])
     assert f"no page at byte {middle}" in refusal(path, content[:middle] + b"?" + content[middle:])
-    assert "another stream begins" in refusal(path, content + content)
     np.testing.assert_array_equal(read(path, content + b"TAG" + bytes(125)), whole)
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_chained_ogg_comes_out_to_its_last_stream(subtype, tmp_path):
+    signals = (LONG, LONG[:, :9001], -LONG[:, 5000:])
+    links = [whole_audio("OGG", subtype, signal, RATE) for signal in signals]
+    path = tmp_path / "x.ogg"
+    apart = [read(path, link) for link in links]
+    chained = b"".join(links)
+    np.testing.assert_array_equal(read(path, chained), np.concatenate(apart, axis=1))
+    with audio.reading(path) as file:
+        assert file.num_samples == sum(signal.shape[1] for signal in signals)
+    assert "cut short" in refusal(path, chained[:-50])
+    after = len(links[0]) + len(links[1]) // 2
+    assert "is damaged" in refusal(path, with_bytes(chained, after, b"????"))
+    for samples, rate in ((NOISE, RATE), (LONG, 8000)):
+        other = links[0] + whole_audio("OGG", subtype, samples, rate)
+        assert "2 streams one after another that differ in rate or" in refusal(path, other)
 
 
 def test_mp3_frames_are_counted(tmp_path):

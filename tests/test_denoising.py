@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import resource
+import struct
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from small_models import random_model
 from blsh_jax.corpora import audio
 from blsh_jax.denoising import pipeline
 from blsh_jax.denoising import recordings as denoising
+from experiments.damaged_audio import whole_audio
 
 Denoiser = denoising.Denoiser
 
@@ -231,12 +233,61 @@ def test_a_file_comes_out_like_its_samples_with_little_held_in_memory(used, tmp_
     np.testing.assert_allclose(out, denoising.denoise(noisy, 44100, used), atol=2e-6)
 
 
-def test_a_suffix_that_differs_changes_the_container(used, tmp_path):
-    for subtype, expected in (("PCM_24", "PCM_24"), ("DOUBLE", "PCM_16")):
-        soundfile.write(tmp_path / "x.wav", noise(900), 16000, subtype=subtype)
-        denoising.denoise_file(tmp_path / "x.wav", tmp_path / "y.flac", used)
-        info = soundfile.info(tmp_path / "y.flac")
-        assert (info.format, info.subtype, info.frames) == ("FLAC", expected, 900)
+def mp3_in_wav(samples, rate):
+    """A WAV file of format tag 0x55, its header written field by field."""
+    coded = whole_audio("MP3", "MPEG_LAYER_III", samples, rate)
+    fmt = struct.pack("<HHIIHHHHIHHH", 0x55, 1, rate, 8000, 1, 0, 12, 1, 2, 576, 1, 1393)
+    chunks = (b"fmt ", fmt), (b"fact", struct.pack("<I", samples.shape[1])), (b"data", coded)
+    body = b"".join(name + struct.pack("<I", len(data)) + data for name, data in chunks)
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WAVE" + body
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype", "rate", "name", "expected"),
+    [
+        ("MP3", "MPEG_LAYER_III", 16000, "y.wav", ("WAV", "PCM_16", 16000)),
+        ("MP3", "MPEG_LAYER_III", 44100, "y.flac", ("FLAC", "PCM_16", 44100)),
+        ("MP3 in WAV", None, 16000, "x.wav", ("WAV", "PCM_16", 16000)),
+        ("OGG", "OPUS", 48000, "y.mp3", ("MP3", "MPEG_LAYER_III", 48000)),
+        ("WAV", "PCM_24", 44100, "y.flac", ("FLAC", "PCM_24", 44100)),
+        ("WAV", "DOUBLE", 44100, "y.flac", ("FLAC", "PCM_24", 44100)),
+        ("WAV", "FLOAT", 8000, "y.sph", ("NIST", "PCM_32", 8000)),
+        ("WAV", "PCM_U8", 8000, "y.flac", ("FLAC", "PCM_S8", 8000)),
+        ("CAF", "ALAC_24", 8000, "y.wav", ("WAV", "PCM_24", 8000)),
+        ("AU", "G721_32", 8000, "y.aifc", ("AIFF", "PCM_16", 8000)),
+        ("W64", "ALAW", 8000, "y.snd", ("AU", "ALAW", 8000)),
+        ("WAV", "PCM_16", 44100, "y.opus", ("OGG", "OPUS", 48000)),
+        ("FLAC", "PCM_24", 96000, "y.mp3", ("MP3", "MPEG_LAYER_III", 48000)),
+    ],
+)
+def test_other_containers_get_a_sample_format_that_holds_as_much(
+    used, tmp_path, kind, subtype, rate, name, expected
+):
+    samples, notes = noise(1, 9001), list[str]()
+    in_wav = kind == "MP3 in WAV"
+    source, target = tmp_path / "in" / ("x.wav" if in_wav else "x"), tmp_path / name
+    source.parent.mkdir()
+    source.write_bytes(
+        mp3_in_wav(samples, rate) if in_wav else whole_audio(kind, subtype, samples, rate)
+    )
+    heard = len(audio.read(source)[0])  # coders fill their last block
+    seconds = denoising.denoise_file(source, target, used, note=notes.append)
+    info = soundfile.info(target)
+    assert (info.format, info.subtype, info.samplerate) == expected
+    assert seconds == pytest.approx(info.frames / info.samplerate)
+    assert info.frames == pytest.approx(heard * expected[2] / rate, abs=1)
+    resampled = f"{target}: at {expected[2]} Hz, as {expected[1]} does not hold {rate} Hz"
+    assert notes == [resampled] * (rate != expected[2])
+
+
+def test_a_format_that_does_not_hold_the_channels_is_refused_by_name(used, tmp_path):
+    soundfile.write(tmp_path / "x.wav", noise(900, 3), 44100)
+    with pytest.raises(audio.AudioError, match=r"y\.mp3: MP3 does not hold 3 channels at 44100"):
+        denoising.denoise_file(tmp_path / "x.wav", tmp_path / "y.mp3", used)
+    for suffix in ("raw", "sd2", "m4a"):
+        with pytest.raises(audio.AudioError, match=rf"no audio format for the suffix '\.{suffix}'"):
+            denoising.denoise_file(tmp_path / "x.wav", tmp_path / f"y.{suffix}", used)
+    assert os.listdir(tmp_path) == ["x.wav"]
 
 
 @pytest.mark.parametrize("case", ["truncated", "no channels", "late NaN"])

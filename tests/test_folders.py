@@ -76,6 +76,25 @@ def test_what_is_no_file_is_named_and_the_others_are_done(source, tmp_path, monk
     assert str(summary).startswith("2 denoised, 6 failed: ")
 
 
+def test_files_of_every_suffix_are_done_and_those_that_nothing_reads_are_named(source, tmp_path):
+    whole = (source / "good.wav").read_bytes()
+    written = {".rf64": "RF64", ".w64": "W64", ".caf": "CAF", ".snd": "AU", ".aifc": "AIFF"}
+    for suffix, kind in written.items():
+        samples, _ = soundfile.read(source / "good.wav")
+        soundfile.write(source / f"x{suffix}", samples, RATE, format=kind)
+    (source / "x.wave").write_bytes(whole)
+    for suffix in (".m4a", ".webm", ".wma"):
+        (source / f"x{suffix}").write_bytes(b"no sound that libsndfile knows" * 9)
+    (source / "notes.txt").write_text("not audio")
+    summary = denoise(source, tmp_path / "out")
+    assert (summary.done, len(summary.failed)) == (7, 3)
+    for message, suffix in zip(summary.failed, (".m4a", ".webm", ".wma"), strict=True):
+        assert f"x{suffix}: not readable as audio" in message and "ffmpeg -i" in message
+    for suffix, kind in written.items():
+        info = soundfile.info(tmp_path / "out" / f"x{suffix}")
+        assert (info.format, info.frames) == (kind, 900)
+
+
 def test_what_is_there_is_kept_and_what_is_no_file_there_is_refused(source, tmp_path):
     for name in ("folder.wav", "kept.wav", "pipe.wav"):
         put(source / name)

@@ -2,8 +2,8 @@
 
 libsndfile reads what is left of a file that was cut short, and does not say so. It reads nothing,
 or not all, of some files that are whole: where a recorder or a pipe left the length open, of an MP3
-file of varying bit rate without a count of frames, and of several MP3 files joined to one. What
-such a file lacks is told here, or with what bytes changed libsndfile reads all of it.
+file of varying bit rate without a count of frames, and of several MP3 or Ogg files joined to one.
+What such a file lacks is told here, or with what bytes changed libsndfile reads all of it.
 
 Sources: the specifications of RIFF, EBU Tech 3306 (RF64), AIFF, Sun AU, Sony Wave64, Apple CAF,
 NIST SPHERE, RFC 3533 (Ogg), ISO/IEC 11172-3 and 13818-3 (MP3); for the rest what libsndfile reads.
@@ -32,11 +32,13 @@ class Edit(NamedTuple):
         start: first byte that is replaced.
         stop: the byte after the last one.
         new: what stands there instead.
+        end: where the file ends; None is its own end.
     """
 
     start: int
     stop: int
     new: bytes
+    end: int | None = None
 
 
 class Contents(NamedTuple):
@@ -44,11 +46,12 @@ class Contents(NamedTuple):
 
     Attributes:
         missing: what the file lacks, in words; empty if nothing, or if it cannot be known.
-        edit: what lets libsndfile read all of it; None if it does by itself.
+        edits: what lets libsndfile read all of it: so edited, the files that hold its audio one
+            after another. None if it reads all by itself.
     """
 
     missing: str = ""
-    edit: Edit | None = None
+    edits: tuple[Edit, ...] = ()
 
 
 def inspect(file: BinaryIO) -> Contents:
@@ -95,14 +98,14 @@ class Edited(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         """As of every file."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position}
-        end = _length(self._file) + self._longer
-        self._position = max(0, base.get(whence, end) + offset)
+        end = _length(self._file) if self._edit.end is None else self._edit.end
+        self._position = max(0, base.get(whence, end + self._longer) + offset)
         return self._position
 
     def readinto(self, buffer, /) -> int:  # type: ignore[no-untyped-def]
         """As of every file; fewer bytes than the buffer holds only at the end."""
         view = memoryview(buffer)
-        start, _, new = self._edit
+        start, _, new, end = self._edit
         filled = 0
         while filled < len(view):
             within, room = self._position - start, len(view) - filled
@@ -111,7 +114,9 @@ class Edited(io.RawIOBase):
             elif within < len(new):
                 piece = new[within : within + room]
             else:
-                piece = _at(self._file, self._position - self._longer, room)
+                place = self._position - self._longer
+                room = room if end is None else min(room, max(0, end - place))
+                piece = _at(self._file, place, room)
             if not piece:
                 break
             view[filled : filled + len(piece)] = piece
@@ -225,12 +230,12 @@ def _riff(file: BinaryIO, start: int, chunks: _Chunks = _RIFF) -> Contents:
         return _ending_at(file, end)
     present = length - chunk.data
     if present <= _LARGEST_32:
-        return Contents("", Edit(chunk.field, chunk.data, present.to_bytes(4, order)))
+        return Contents("", (Edit(chunk.field, chunk.data, present.to_bytes(4, order)),))
     # More than RIFF holds: as RF64, of the same chunks.
     sizes = (length).to_bytes(8, "little") + present.to_bytes(8, "little") + bytes(12)
     between = _at(file, start + 12, chunk.field - 4 - (start + 12))
     head = b"RF64\xff\xff\xff\xffWAVEds64\x1c\0\0\0" + sizes + between + b"data\xff\xff\xff\xff"
-    return Contents("", Edit(start, chunk.data, head) if order == "little" else None)
+    return Contents("", (Edit(start, chunk.data, head),) if order == "little" else ())
 
 
 def _rf64(file: BinaryIO, start: int) -> Contents:
@@ -242,7 +247,7 @@ def _rf64(file: BinaryIO, start: int) -> Contents:
     if 0 < size < _OPEN_64:
         return _ending_at(file, chunk.data + size)
     present = (_length(file) - chunk.data).to_bytes(8, "little")
-    return Contents("", Edit(sizes.data + 8, sizes.data + 16, present))
+    return Contents("", (Edit(sizes.data + 8, sizes.data + 16, present),))
 
 
 def _form(file: BinaryIO, start: int) -> Contents:
@@ -268,7 +273,7 @@ def _caf(file: BinaryIO, start: int) -> Contents:
     if 0 < chunk.size < _OPEN_64:
         return _ending_at(file, chunk.data + chunk.size)
     present = (_length(file) - chunk.data).to_bytes(8, "big")
-    return Contents("", Edit(chunk.field, chunk.data, present))
+    return Contents("", (Edit(chunk.field, chunk.data, present),))
 
 
 # Headers of fixed fields.
@@ -278,7 +283,7 @@ def _au(file: BinaryIO, start: int, order: _Order = "big") -> Contents:
     data, size = (_number(file, start + field, 4, order) for field in (4, 8))
     if size > 0 and not _is_open_32(size):
         return _ending_at(file, start + data + size)
-    return Contents("", Edit(start + 8, start + 12, b"\xff\xff\xff\xff"))
+    return Contents("", (Edit(start + 8, start + 12, b"\xff\xff\xff\xff"),))
 
 
 def _sphere(file: BinaryIO, start: int) -> Contents:
@@ -361,18 +366,15 @@ def _ogg(file: BinaryIO, start: int) -> Contents:
     """Every page by its checksum and its number, and each stream by its last page."""
     length, position = _length(file), start
     numbers: dict[bytes, int] = {}  # of the pages to come, of streams that go on
-    ended = False
+    links = [start]  # where streams begin that follow others
     while (head := _at(file, position, 27)).startswith(b"OggS") and len(head) == 27:
         segments = file.read(head[26])
         end = position + 27 + len(segments) + sum(segments)
         if len(segments) < head[26] or end > length:
             return Contents(f"{length} bytes of at least {end}")
         body = file.read(sum(segments))
-        if ended and not numbers:
-            return Contents(
-                f"another stream begins at byte {position}, which cannot be read with the first: "
-                "split them"
-            )
+        if position > start and not numbers:
+            links.append(position)
         stream, number = head[14:18], int.from_bytes(head[18:22], "little")
         checked = head[:22] + bytes(4) + head[26:] + segments + body
         if _ogg_checksum(checked) != int.from_bytes(head[22:26], "little"):
@@ -382,11 +384,15 @@ def _ogg(file: BinaryIO, start: int) -> Contents:
         numbers[stream] = number + 1
         if head[5] & 4:
             del numbers[stream]
-            ended = True
         position = end
     if numbers and position + 27 <= length:
         return Contents(f"no page at byte {position} of {length}")
-    return Contents("it ends before the last page of its stream" if numbers else "")
+    if numbers:
+        return Contents("it ends before the last page of its stream")
+    # libsndfile reads one stream alone, to the end of the file.
+    ends = [*links[1:], position]
+    parts = tuple(Edit(0, a, b"", b) for a, b in zip(links, ends, strict=True))
+    return Contents("", parts if len(parts) > 1 else ())
 
 
 def _ogg_checksum(page: bytes) -> int:
@@ -463,9 +469,9 @@ def _mp3(file: BinaryIO, start: int) -> Contents:
         return Contents(f"no frame of the same kind at byte {position} of {length}")
     if field is None:  # libsndfile takes the bit rate of the first frame for that of all
         counting = _counting_frame(_at(file, start, 4), first, count)
-        return Contents("", Edit(start, start, counting) if len(bit_rates) > 1 else None)
+        return Contents("", (Edit(start, start, counting),) if len(bit_rates) > 1 else ())
     edit = Edit(field, field + 4, count.to_bytes(4, "big"))
-    return Contents("", edit if count > declared else None)
+    return Contents("", (edit,) if count > declared else ())
 
 
 def _declared_frames(file: BinaryIO, start: int, first: _Frame) -> tuple[int | None, int]:

@@ -57,6 +57,7 @@ class Summary(NamedTuple):
         kept: files that were already there.
         failed: one message for each file that could not be denoised; it names the file.
         cut_short: one message for each file denoised as far as it goes; it names the file.
+        notes: messages on what outputs do not hold of their inputs; each names the file.
         left: files that were not come to, or not finished, as the run was stopped.
         audio_seconds: length of what was denoised.
         seconds: time taken.
@@ -67,6 +68,7 @@ class Summary(NamedTuple):
     kept: int
     failed: list[str]
     cut_short: list[str]
+    notes: list[str]
     left: int
     audio_seconds: float
     seconds: float
@@ -148,6 +150,7 @@ def denoise_files(pairs: list[tuple[Path, Path]], model: Model, settings: Settin
     start, done, kept, heard = time.perf_counter(), 0, 0, 0.0
     failed: list[str] = []
     cut_short: list[str] = []
+    notes: list[str] = []
     stopped: KeyboardInterrupt | SystemExit | None = None
     written: dict[tuple[int, int], Path] = {}
     try:
@@ -170,6 +173,7 @@ def denoise_files(pairs: list[tuple[Path, Path]], model: Model, settings: Settin
                             partial=settings.partial,
                             progress=bar.update,
                             cut_short=cut_short.append,
+                            note=notes.append,
                         )
                         done += 1
                     written[_identity(target)] = source
@@ -179,7 +183,7 @@ def denoise_files(pairs: list[tuple[Path, Path]], model: Model, settings: Settin
         stopped = stop
     left = len(pairs) - done - kept - len(failed)
     seconds = time.perf_counter() - start
-    return Summary(done, kept, failed, cut_short, left, heard, seconds, stopped)
+    return Summary(done, kept, failed, cut_short, notes, left, heard, seconds, stopped)
 
 
 def _identity(path: Path) -> tuple[int, int]:

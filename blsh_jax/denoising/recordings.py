@@ -20,7 +20,6 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import soundfile
 from jax import Array
 
 from blsh_jax.corpora import audio
@@ -213,11 +212,13 @@ def denoise_file(
     partial: bool = False,
     progress: Callable[[float], object] | None = None,
     cut_short: Callable[[str], object] = warnings.warn,
+    note: Callable[[str], object] = warnings.warn,
 ) -> float:
     """Denoise an audio file of any length in bounded memory.
 
     The same rate, channels, length and sample format come out, and the same container if the
-    suffixes agree. A target format that does not have the sample format gets its own default.
+    suffixes agree. What another container does not hold is replaced as ``audio.target_format``
+    says.
 
     Args:
         source: the file to read.
@@ -228,6 +229,7 @@ def denoise_file(
         partial: denoise a file that is cut short or damaged as far as it goes.
         progress: called with the seconds of audio that were read since the last call.
         cut_short: called of such a file with a sentence that names it and what it lacks.
+        note: called with a sentence on what ``target`` does not hold of ``source``.
 
     Returns:
         Seconds of audio.
@@ -242,19 +244,20 @@ def denoise_file(
         raise ValueError(f"{source}: is also the output; name another one")
     model = _pretrained_model() if model is None else model
     with audio.reading(source, partial) as read:
-        kind, subtype, endian = _target_format(read, source, target)
+        kind, subtype, endian, rate = audio.target_format(source, target, read)
         denoiser = Denoiser(model, read.sample_rate, read.channels, dry_wet, max_attenuation_db)
-        with audio.writing(
-            target, read.sample_rate, read.channels, subtype, kind, endian
-        ) as written:
+        resampler = audio.Resampler(read.sample_rate, rate, read.channels)
+        with audio.writing(target, rate, read.channels, subtype, kind, endian) as written:
             for block in read.blocks(_read_samples(read.channels)):
-                written.write(denoiser.feed(block))
+                written.write(resampler.feed(denoiser.feed(block)))
                 if progress is not None:
                     progress(block.shape[-1] / read.sample_rate)
-            written.write(denoiser.flush())
+            written.write(resampler.feed(denoiser.flush(), last=True))
+    if rate != read.sample_rate:
+        note(f"{target}: at {rate} Hz, as {subtype} does not hold {read.sample_rate} Hz")
     if read.missing:
         cut_short(f"{source}: cut short or damaged ({read.missing}): denoised as far as it goes")
-    return written.num_samples / read.sample_rate
+    return written.num_samples / rate
 
 
 def _denoise_whole(denoiser: Denoiser, signals: np.ndarray) -> np.ndarray:
@@ -268,17 +271,6 @@ def _denoise_whole(denoiser: Denoiser, signals: np.ndarray) -> np.ndarray:
 def _read_samples(channels: int) -> int:
     """Samples of a channel to take at a time; resampling makes up to 16 of each."""
     return min(_READ_SAMPLES, _BLOCK_SAMPLES // 4 // channels)
-
-
-def _target_format(
-    read: audio.Reader, source: Path, target: Path
-) -> tuple[str, str | None, str | None]:
-    """Container, sample format and byte order of the file to write."""
-    same = source.suffix.lower() == target.suffix.lower()
-    kind = read.kind if same else audio.suffix_kind(target)
-    if soundfile.check_format(kind, read.subtype, read.endian):
-        return kind, read.subtype, read.endian
-    return kind, read.subtype if soundfile.check_format(kind, read.subtype) else None, None
 
 
 def _denoise_traced(
