@@ -15,7 +15,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from blsh_jax.corpora import containers
+from blsh_jax.corpora import containers, tags
 from blsh_jax.files import replacing
 
 # What is denoised and read: beyond that, small files would take memory and time without bounds.
@@ -133,9 +133,14 @@ class Reader:
     """
 
     def __init__(
-        self, path: Path, files: Sequence[soundfile.SoundFile], missing: str, partial: bool
+        self,
+        path: Path,
+        opened: BinaryIO,
+        files: Sequence[soundfile.SoundFile],
+        missing: str,
+        partial: bool,
     ):
-        self._path, self._files, self._partial = path, files, partial
+        self._path, self._opened, self._files, self._partial = path, opened, files, partial
         self.missing = missing
         file = files[0]
         self.sample_rate: int = file.samplerate
@@ -145,6 +150,11 @@ class Reader:
         self.endian: str = file.endian
         counts = [0 if each.subtype.startswith("MPEG") else _frames(each) for each in files]
         self.num_samples = sum(counts) if all(counts) else 0
+
+    def tags(self) -> tags.Tags:
+        """What the file carries beside its samples."""
+        of = tags.family(self.kind, self.endian)
+        return tags.read(self._opened, of, self._files[0].copy_metadata())
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
         """All samples, in blocks of ``size`` (the last one shorter), or of fewer if ``partial``.
@@ -218,7 +228,7 @@ def reading(path: str | os.PathLike, partial: bool = False) -> Iterator[Reader]:
         for part in parts:
             _check_limits(path, part)
         _check_alike(path, parts)
-        yield Reader(path, parts, found.missing, partial)
+        yield Reader(path, opened, parts, found.missing, partial)
 
 
 def seconds(path: str | os.PathLike) -> float:
@@ -342,11 +352,16 @@ def _named_errors(path: Path, what: str) -> Iterator[None]:
 
 
 class Writer:
-    """An open audio file that takes blocks. Made by ``writing``."""
+    """An open audio file that takes blocks. Made by ``writing``.
+
+    Attributes:
+        num_samples: of a channel, so far.
+        lost: what the file does not hold of the tags that it was to carry, known when it is done.
+    """
 
     def __init__(self, path: Path, file: soundfile.SoundFile):
         self._path, self._file = path, file
-        self.num_samples = 0
+        self.num_samples, self.lost = 0, list[str]()
 
     def write(self, signal: npt.ArrayLike) -> None:
         """Appends samples.
@@ -374,6 +389,7 @@ def writing(
     subtype: str | None = None,
     kind: str | None = None,
     endian: str | None = None,
+    carried: tags.Tags = tags.NONE,
 ) -> Iterator[Writer]:
     """Makes an audio file block by block, whole or not at all.
 
@@ -384,6 +400,7 @@ def writing(
         subtype: sample format by libsndfile's name, such as PCM_24; None is the format's default.
         kind: container by libsndfile's name; None goes by the suffix of ``path``.
         endian: byte order by libsndfile's name; None is the format's default.
+        carried: tags that it takes as far as it holds them.
 
     Yields:
         The open file. It appears under its name only when the block ends well and what was written
@@ -401,10 +418,13 @@ def writing(
     with (
         _named_errors(path, "not written"),
         replacing(path, verify) as new,
-        _SoundFile(new, "w", sample_rate, channels, subtype, endian, kind) as file,
     ):
-        writer = Writer(path, file)
-        yield writer
+        of = tags.family(kind, endian)
+        with _SoundFile(new, "w", sample_rate, channels, subtype, endian, kind) as file:
+            tags.set_strings(file, of, carried)
+            writer = Writer(path, file)
+            yield writer
+        writer.lost = tags.write(new, of, carried)
 
 
 def write(

@@ -11,7 +11,7 @@ NIST SPHERE, RFC 3533 (Ogg), ISO/IEC 11172-3 and 13818-3 (MP3); for the rest wha
 
 import io
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, Literal, NamedTuple
 
 _Order = Literal["little", "big"]
@@ -67,7 +67,7 @@ def inspect(file: BinaryIO) -> Contents:
     Returns:
         What it lacks, or what libsndfile has to be shown. A file of another kind lacks nothing.
     """
-    start = _after_id3(file, 0)
+    start = after_id3(file, 0)
     head = _at(file, start, 16)
     for magic, look in _LOOKS.items():
         if head.startswith(magic):
@@ -139,7 +139,7 @@ def _length(file: BinaryIO) -> int:
     return file.seek(0, io.SEEK_END)
 
 
-def _after_id3(file: BinaryIO, start: int) -> int:
+def after_id3(file: BinaryIO, start: int) -> int:
     """The byte after any ID3v2 tags."""
     for _ in range(_MOST_CHUNKS):
         head = _at(file, start, 10)
@@ -160,7 +160,7 @@ def _ending_at(file: BinaryIO, end: int) -> Contents:
 # Chunks: RIFF and what came after it.
 
 
-class _Chunks(NamedTuple):
+class Layout(NamedTuple):
     """How chunks lie side by side.
 
     Attributes:
@@ -180,7 +180,7 @@ class _Chunks(NamedTuple):
     whole: bool = False
 
 
-class _Chunk(NamedTuple):
+class Chunk(NamedTuple):
     """A chunk: where its size stands, where its data begin, how many bytes they should be."""
 
     field: int
@@ -188,15 +188,21 @@ class _Chunk(NamedTuple):
     size: int
 
 
-_RIFF = _Chunks(12, 4, 4, "little", 2)
-_RIFX = _RIFF._replace(order="big")
-_W64 = _Chunks(40, 16, 8, "little", 8, whole=True)
-_CAF = _Chunks(8, 4, 8, "big", 1)
+RIFF = Layout(12, 4, 4, "little", 2)
+RIFX = RIFF._replace(order="big")
+W64 = Layout(40, 16, 8, "little", 8, whole=True)
+CAF = Layout(8, 4, 8, "big", 1)
 
 
-def _find(file: BinaryIO, start: int, chunks: _Chunks, *names: bytes) -> _Chunk | None:
-    """The first chunk of one of the names."""
-    position, length = start + chunks.first, _length(file)
+def walk(file: BinaryIO, start: int, chunks: Layout) -> Iterator[tuple[bytes, Chunk]]:
+    """All chunks and their names, in order.
+
+    Args:
+        file: open for reading in binary; its position is changed.
+        start: where the file begins in it.
+        chunks: how they lie.
+    """
+    position, length, large = start + chunks.first, _length(file), 0
     for _ in range(_MOST_CHUNKS):
         data = position + chunks.name + chunks.size
         if data > length:
@@ -204,17 +210,25 @@ def _find(file: BinaryIO, start: int, chunks: _Chunks, *names: bytes) -> _Chunk 
         name = _at(file, position, chunks.name)
         size = _number(file, position + chunks.name, chunks.size, chunks.order)
         size = max(0, size - (data - position)) if chunks.whole else size
-        if name.startswith(names):
-            return _Chunk(position + chunks.name, data, size)
+        if name == b"ds64":  # of RF64: the size of the audio, which its own chunk has no room for
+            large = _number(file, data + 8, 8, "little")
+        elif name == b"data" and size == _LARGEST_32 and large:
+            size = large
+        yield name, Chunk(position + chunks.name, data, size)
         position = data + size + -size % chunks.align
-    return None
+
+
+def _find(file: BinaryIO, start: int, chunks: Layout, *names: bytes) -> Chunk | None:
+    """The first chunk of one of the names."""
+    found = (chunk for name, chunk in walk(file, start, chunks) if name.startswith(names))
+    return next(found, None)
 
 
 def _is_open_32(size: int) -> bool:
     return any(size in sizes for sizes in _OPEN_32)
 
 
-def _riff(file: BinaryIO, start: int, chunks: _Chunks = _RIFF) -> Contents:
+def _riff(file: BinaryIO, start: int, chunks: Layout = RIFF) -> Contents:
     chunk = _find(file, start, chunks, b"data")
     if chunk is None:
         return Contents()
@@ -240,7 +254,7 @@ def _riff(file: BinaryIO, start: int, chunks: _Chunks = _RIFF) -> Contents:
 
 def _rf64(file: BinaryIO, start: int) -> Contents:
     """The size of the audio stands in the first chunk."""
-    sizes, chunk = _find(file, start, _RIFF, b"ds64"), _find(file, start, _RIFF, b"data")
+    sizes, chunk = _find(file, start, RIFF, b"ds64"), _find(file, start, RIFF, b"data")
     if sizes is None or chunk is None:
         return Contents()
     size = _number(file, sizes.data + 8, 8, "little")
@@ -252,22 +266,23 @@ def _rf64(file: BinaryIO, start: int) -> Contents:
 
 def _form(file: BinaryIO, start: int) -> Contents:
     """AIFF, AIFF-C and 8SVX. libsndfile itself reads all where the size is open."""
-    chunk = _find(file, start, _RIFX, b"SSND", b"BODY")
+    chunk = _find(file, start, RIFX, b"SSND", b"BODY")
     if chunk is None or chunk.size == 0 or _is_open_32(chunk.size):
         return Contents()
     return _ending_at(file, chunk.data + chunk.size)
 
 
 def _w64(file: BinaryIO, start: int) -> Contents:
-    """Where the size is open, libsndfile itself reads all."""
-    chunk = _find(file, start, _W64, b"data")
+    """Where the size is open, libsndfile itself reads all, and chunks after the audio as audio."""
+    chunk = _find(file, start, W64, b"data")
     if chunk is None or not 0 < chunk.size < _OPEN_64:
         return Contents()
-    return _ending_at(file, chunk.data + chunk.size)
+    end = chunk.data + chunk.size
+    return Contents("", (Edit(0, 0, b"", end),)) if end < _length(file) else _ending_at(file, end)
 
 
 def _caf(file: BinaryIO, start: int) -> Contents:
-    chunk = _find(file, start, _CAF, b"data")
+    chunk = _find(file, start, CAF, b"data")
     if chunk is None:
         return Contents()
     if 0 < chunk.size < _OPEN_64:
@@ -453,7 +468,7 @@ def _mp3(file: BinaryIO, start: int) -> Contents:
                 return Contents(f"{length} bytes of at least {position + frame.size}")
             bit_rates.add(head[2] >> 4)
             count, position = count + 1, position + frame.size
-        elif (following := _after_id3(file, position)) > position:
+        elif (following := after_id3(file, position)) > position:
             position = following
         else:
             break
@@ -497,7 +512,7 @@ def _counting_frame(head: bytes, first: _Frame, count: int) -> bytes:
 
 _LOOKS: dict[bytes, Callable[[BinaryIO, int], Contents]] = {
     b"RIFF": _riff,
-    b"RIFX": lambda file, start: _riff(file, start, _RIFX),
+    b"RIFX": lambda file, start: _riff(file, start, RIFX),
     b"RF64": _rf64,
     b"FORM": _form,
     b"riff": _w64,

@@ -247,7 +247,9 @@ def denoise_file(
         kind, subtype, endian, rate = audio.target_format(source, target, read)
         denoiser = Denoiser(model, read.sample_rate, read.channels, dry_wet, max_attenuation_db)
         resampler = audio.Resampler(read.sample_rate, rate, read.channels)
-        with audio.writing(target, rate, read.channels, subtype, kind, endian) as written:
+        with audio.writing(
+            target, rate, read.channels, subtype, kind, endian, read.tags()
+        ) as written:
             for block in read.blocks(_read_samples(read.channels)):
                 written.write(resampler.feed(denoiser.feed(block)))
                 if progress is not None:
@@ -255,6 +257,8 @@ def denoise_file(
             written.write(resampler.feed(denoiser.flush(), last=True))
     if rate != read.sample_rate:
         note(f"{target}: at {rate} Hz, as {subtype} does not hold {read.sample_rate} Hz")
+    if written.lost:
+        note(f"{target}: does not hold of its input: {', '.join(written.lost)}")
     if read.missing:
         cut_short(f"{source}: cut short or damaged ({read.missing}): denoised as far as it goes")
     return written.num_samples / rate
