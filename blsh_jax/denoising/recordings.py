@@ -12,7 +12,7 @@ their noise is known from the first sample on.
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -213,6 +213,7 @@ def denoise_file(
     progress: Callable[[float], object] | None = None,
     cut_short: Callable[[str], object] = warnings.warn,
     note: Callable[[str], object] = warnings.warn,
+    limit: float = math.inf,
 ) -> float:
     """Denoise an audio file of any length in bounded memory.
 
@@ -230,6 +231,7 @@ def denoise_file(
         progress: called with the seconds of audio that were read since the last call.
         cut_short: called of such a file with a sentence that names it and what it lacks.
         note: called with a sentence on what ``target`` does not hold of ``source``.
+        limit: seconds to denoise, from the start.
 
     Returns:
         Seconds of audio.
@@ -250,7 +252,7 @@ def denoise_file(
         with audio.writing(
             target, rate, read.channels, subtype, kind, endian, read.tags()
         ) as written:
-            for block in read.blocks(_read_samples(read.channels)):
+            for block in _first(read, limit):
                 written.write(resampler.feed(denoiser.feed(block)))
                 if progress is not None:
                     progress(block.shape[-1] / read.sample_rate)
@@ -262,6 +264,16 @@ def denoise_file(
     if read.missing:
         cut_short(f"{source}: cut short or damaged ({read.missing}): denoised as far as it goes")
     return written.num_samples / rate
+
+
+def _first(read: audio.Reader, limit: float) -> Iterator[np.ndarray]:
+    """Blocks of a file until so many seconds of it are read."""
+    left = limit * read.sample_rate
+    for block in read.blocks(_read_samples(read.channels)):
+        yield block[:, : math.ceil(min(left, block.shape[-1]))]
+        left -= block.shape[-1]
+        if left <= 0:
+            break
 
 
 def _denoise_whole(denoiser: Denoiser, signals: np.ndarray) -> np.ndarray:
