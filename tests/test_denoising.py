@@ -101,7 +101,7 @@ def test_a_recording_that_was_stopped_in_the_middle_of_a_call_is_broken_off(
             call()
 
 
-@pytest.mark.parametrize(("rate", "length"), [(16000, 10_011), (44100, 1)])
+@pytest.mark.parametrize(("rate", "length"), [(16000, 10_011), (44100, 2)])
 def test_a_pre_roll_leaves_no_seams(rate, length):
     used = random_model("magnitude", 1, 24, 0.5, pre_roll_frames=20)
     noisy = noise(2, length)
@@ -126,6 +126,58 @@ def test_shape_kind_and_dtype_come_back_and_silence_stays_silent(used, rate, sha
         assert (speech.shape, speech.dtype) == (like.shape, like.dtype)
         assert bool(np.isfinite(np.asarray(speech)).all())
     assert not denoising.denoise(np.zeros(shape, np.float32), rate, used).any()
+
+
+class Tensor:
+    """As of another library: NumPy asks for its values."""
+
+    def __init__(self, values):
+        self._values = values
+
+    def __array__(self, dtype=None, copy=None):
+        if self._values is None:
+            raise TypeError("can't convert cuda:0 device type tensor to numpy; use .cpu()")
+        return self._values
+
+
+def test_what_people_have_is_taken_and_gives_the_same_samples(used):
+    noisy = noise(6001)
+    expected = denoising.denoise(noisy, 16000, used)
+    locked = noisy.copy()
+    locked.flags.writeable = False
+    taken = {
+        "list": noisy.tolist(),
+        "buffer": memoryview(noisy),
+        "tensor": Tensor(noisy),
+        "read-only": locked,
+        "strided": np.repeat(noisy, 2)[::2],
+        "backwards": noisy[::-1].copy()[::-1],
+        "other bytes": noisy.astype(">f4"),
+    }
+    for name, given in taken.items():
+        speech = denoising.denoise(given, 16000, used)
+        assert isinstance(speech, np.ndarray), name
+        np.testing.assert_allclose(speech, expected, atol=1e-7, err_msg=name)
+    for rate in (np.float32(16000), np.int64(16000), jnp.float32(16000), jnp.asarray(16000)):
+        np.testing.assert_array_equal(denoising.denoise(noisy, rate, used), expected)
+        np.testing.assert_array_equal(
+            in_pieces(Denoiser(used, rate, 1), noisy[None], (99,))[0], expected
+        )
+    columns = np.stack([noisy, -noisy], axis=1)  # as soundfile reads them
+    np.testing.assert_allclose(
+        denoising.denoise(columns.T, 16000, used), np.stack([expected, -expected]), atol=1e-6
+    )
+    short = jnp.asarray(noisy, jnp.bfloat16)
+    for given in (short, np.asarray(short)):
+        speech = denoising.denoise(given, 16000, used)
+        assert speech.dtype == short.dtype and isinstance(speech, type(given))
+        np.testing.assert_allclose(np.asarray(speech, np.float32), expected, atol=0.01)
+    np.testing.assert_array_equal(
+        Denoiser(used, 16000, 1).feed([noisy.tolist()]),
+        Denoiser(used, 16000, 1).feed(noisy[None].astype(np.float64)),
+    )
+    with pytest.raises(ValueError, match=r"noisy is a Tensor, not a NumPy array.*use \.cpu"):
+        denoising.denoise(Tensor(None), 16000, used)
 
 
 @pytest.mark.parametrize("rate", [16000, 44100])
@@ -180,6 +232,16 @@ def test_inside_jit_and_vmap(used):
         (np.zeros(10, np.int16), {}, "floating"),
         (np.array([0.0, np.nan]), {}, "NaN"),
         (np.zeros((16000, 2)), {}, r"16000 channels: give \(channels, samples\)"),
+        (np.zeros((200, 2)), {}, r"transpose what soundfile reads \(noisy\.T\)"),
+        (np.zeros(10, np.int16), {}, r"such as noisy / 32768"),
+        ([1, 2, 3], {}, r"noisy is int64: give floating point samples in \[-1, 1\]$"),
+        (b"\0\0\0\0", {}, "floating"),
+        ([[1.0], [1.0, 2.0]], {}, "noisy is a list, not a NumPy array, nor readable as one"),
+        (np.zeros(10), {"sample_rate": np.inf}, "sample_rate is inf"),
+        (np.zeros(10), {"sample_rate": np.nan}, "sample_rate is nan"),
+        (np.zeros(10), {"sample_rate": "16000"}, "sample_rate is 16000: give 1000 to"),
+        (np.zeros(10), {"sample_rate": None}, "sample_rate is None"),
+        (np.zeros(10), {"sample_rate": np.array([16000])}, "sample_rate"),
         (np.zeros(10), {"sample_rate": 0}, "sample_rate"),
         (np.zeros(10), {"dry_wet": 1.1}, "dry_wet"),
         (np.zeros(10), {"max_attenuation_db": -1.0}, "max_attenuation_db"),
