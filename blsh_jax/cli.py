@@ -77,9 +77,14 @@ def _denoise(arguments: argparse.Namespace) -> int:
         arguments.preview,
         arguments.quiet,
     )
+    write_report = _report_writer() if arguments.report else None
     with folders.piped(arguments.input, arguments.output) as piped:
+        if write_report and piped.target in piped.names:
+            raise ValueError("--report writes a page beside the output: give a file or a folder")
         found = folders.find_pairs(piped.sources, piped.target)
         summary = folders.denoise_files(found, models.load_named(arguments.model), settings)
+        if write_report and summary.compared:
+            write_report(folders.report_path(piped.target), summary.compared)
     said = sys.stderr if piped.to_stdout else sys.stdout
     try:
         for message in summary.messages:
@@ -95,6 +100,15 @@ def _denoise(arguments: argparse.Namespace) -> int:
         if summary.stopped is not None:
             raise summary.stopped
     return 0 if summary.succeeded else 1
+
+
+def _report_writer() -> Callable[[Path, Sequence[tuple[Path, Path]]], None]:
+    """What writes a listening page, so that what it lacks is said before any work."""
+    try:
+        from blsh_jax.evaluation.result_page import write_comparison
+    except ImportError as error:
+        raise RuntimeError(f"{error.name} is missing: pip install 'blsh_jax[report]'") from error
+    return write_comparison
 
 
 def _live(arguments: argparse.Namespace) -> int:
@@ -158,6 +172,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     denoise.add_argument(
         "--preview", action="store_true", help="the first 10 seconds alone, into NAME.preview.wav"
+    )
+    denoise.add_argument(
+        "--report", action="store_true", help="write a page to listen to beside the output, too"
     )
     denoise.add_argument("--quiet", action="store_true", help="say nothing but what went wrong")
     denoise.add_argument("--json", action="store_true", help="print what was done as JSON")

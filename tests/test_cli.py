@@ -182,6 +182,22 @@ def test_options_are_taken_with_hyphens_and_what_was_done_as_json(tmp_path, smal
     assert status == 2 and "max_attenuation_db is -1" in error
 
 
+def test_a_page_to_listen_to_lies_beside_the_outputs(tmp_path, small, here, monkeypatch):
+    out = f"{tmp_path}/out/"
+    assert here("denoise", tmp_path / "x.flac", out, small, "--report")[0] == 0
+    assert files_of(tmp_path / "out") == {"x.flac", "out.report.html"}
+    page = (tmp_path / "out" / "out.report.html").read_text()
+    assert page.count("<audio") == 2 and "x.flac" in page
+    assert here("denoise", tmp_path / "x.flac", tmp_path / "y.wav", small, "--report")[0] == 0
+    assert (tmp_path / "y.report.html").exists()
+    status, _, error = here("denoise", tmp_path / "x.flac", "/dev/null", small, "--report")
+    assert status == 2 and "--report writes a page beside the output" in error
+    monkeypatch.setitem(sys.modules, "blsh_jax.evaluation.result_page", None)
+    status, _, error = here("denoise", tmp_path / "x.flac", tmp_path / "z.wav", small, "--report")
+    assert status == 2 and "pip install 'blsh_jax[report]'" in error
+    assert not (tmp_path / "z.wav").exists()
+
+
 def test_standard_input_and_output(tmp_path, used):
     noisy = 0.1 * np.random.default_rng(0).standard_normal((9000, 2))
     soundfile.write(tmp_path / "x.flac", noisy, 22050, subtype="PCM_24")

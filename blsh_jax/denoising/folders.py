@@ -112,6 +112,12 @@ class Summary(NamedTuple):
         return self.unlisted + of_files
 
     @property
+    def compared(self) -> list[tuple[Path, Path]]:
+        """The files that have an output of theirs, and the outputs."""
+        there = ("denoised", "kept")
+        return [(o.source, o.target) for o in self.outcomes if o.status in there]
+
+    @property
     def succeeded(self) -> bool:
         """Whether every output is that of its input."""
         return not (self.count("failed") or self.count("outdated") or self.count("not done"))
@@ -188,6 +194,16 @@ def find_pairs(sources: Sequence[str | os.PathLike], target: str | os.PathLike) 
                 f"{target}: lies inside {source}, whose files are read; choose another"
             )
     return Found(pairs, missing + unlisted)
+
+
+def report_path(target: str) -> Path:
+    """Where a page on the outputs lies: inside a folder, beside a file.
+
+    Args:
+        target: as of ``find_pairs``, written.
+    """
+    path = Path(target)
+    return path / f"{path.name}.report.html" if path.is_dir() else path.with_suffix(".report.html")
 
 
 def _real(path: Path) -> Path:
