@@ -6,7 +6,7 @@ NIST SPHERE files (TIMIT's ``.WAV``) and RIFF files are told apart by their head
 import contextlib
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -136,25 +136,25 @@ class Reader:
         self,
         path: Path,
         opened: BinaryIO,
-        files: Sequence[soundfile.SoundFile],
-        missing: str,
+        file: soundfile.SoundFile,
+        found: containers.Contents,
         partial: bool,
     ):
-        self._path, self._opened, self._files, self._partial = path, opened, files, partial
-        self.missing = missing
-        file = files[0]
+        self._path, self._opened, self._file, self._partial = path, opened, file, partial
+        self._later = found.edits[1:]
+        self.missing = found.missing
         self.sample_rate: int = file.samplerate
         self.channels: int = file.channels
         self.kind: str = file.format
         self.subtype: str = file.subtype
         self.endian: str = file.endian
-        counts = [0 if each.subtype.startswith("MPEG") else _frames(each) for each in files]
-        self.num_samples = sum(counts) if all(counts) else 0
+        counted = not file.subtype.startswith("MPEG") and not self._later
+        self.num_samples = _frames(file) if counted else 0
 
     def tags(self) -> tags.Tags:
         """What the file carries beside its samples."""
         of = tags.family(self.kind, self.endian)
-        return tags.read(self._opened, of, self._files[0].copy_metadata())
+        return tags.read(self._opened, of, self._file.copy_metadata())
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
         """All samples, in blocks of ``size`` (the last one shorter), or of fewer if ``partial``.
@@ -172,7 +172,7 @@ class Reader:
         size = min(size, _PARTIAL_BLOCK) if self._partial else size
         total = 0
         with _named_errors(self._path, "not readable as audio"):
-            for file in self._files:
+            for file in self._parts():
                 while (block := self._read(file, size, total)).size:
                     if not np.abs(block).max() <= LOUDEST:
                         raise AudioError(
@@ -187,6 +187,25 @@ class Reader:
             raise _not_whole(self._path, self.missing)
         if total == 0:
             raise AudioError(f"{self._path}: holds no samples ({self.channels} channels)")
+
+    def _parts(self) -> Iterator[soundfile.SoundFile]:
+        """The file, or one after another the streams that follow one another in it."""
+        yield self._file
+        for edit in self._later:
+            with contextlib.ExitStack() as stack:
+                try:
+                    part = stack.enter_context(_SoundFile(containers.Edited(self._opened, edit)))
+                except soundfile.LibsndfileError:
+                    if not self.missing:
+                        raise
+                    return
+                if (part.samplerate, part.channels) != (self.sample_rate, self.channels):
+                    raise AudioError(
+                        f"{self._path}: holds streams one after another that differ in rate or "
+                        f"channels ({self.sample_rate} Hz, {self.channels} channels and "
+                        f"{part.samplerate} Hz, {part.channels} channels): split it"
+                    )
+                yield part
 
     def _read(self, file: soundfile.SoundFile, size: int, done: int) -> np.ndarray:
         """The next (channels, size) samples, after ``done``; none at the end or at an error."""
@@ -217,18 +236,16 @@ def reading(path: str | os.PathLike, partial: bool = False) -> Iterator[Reader]:
             ``MAX_CHANNELS`` channels.
     """
     path = Path(path)
-    with _opened(path) as opened, contextlib.ExitStack() as stack:
+    with _opened(path) as opened:
         with _named_errors(path, "not readable as audio"):
             found = containers.inspect(opened)
             if found.missing and not partial:
                 raise _not_whole(path, found.missing)
-            edited = [containers.Edited(opened, edit) for edit in found.edits]
-            parts = [stack.enter_context(_SoundFile(each)) for each in edited]
-            parts = parts or [stack.enter_context(_SoundFile(path))]
-        for part in parts:
-            _check_limits(path, part)
-        _check_alike(path, parts)
-        yield Reader(path, opened, parts, found.missing, partial)
+            edited = containers.Edited(opened, found.edits[0]) if found.edits else path
+            file = _SoundFile(edited)
+        with file:
+            _check_limits(path, file)
+            yield Reader(path, opened, file, found, partial)
 
 
 def seconds(path: str | os.PathLike) -> float:
@@ -306,15 +323,6 @@ def _check_limits(path: Path, file: soundfile.SoundFile) -> None:
     if file.channels > MAX_CHANNELS:
         raise AudioError(
             f"{path}: has {file.channels} channels; up to {MAX_CHANNELS} are read: split it"
-        )
-
-
-def _check_alike(path: Path, parts: Sequence[soundfile.SoundFile]) -> None:
-    kinds = {f"{part.samplerate} Hz and {part.channels} channels" for part in parts}
-    if len(kinds) > 1:
-        raise AudioError(
-            f"{path}: holds {len(parts)} streams one after another that differ in rate or channels "
-            f"({', '.join(sorted(kinds))}): split it"
         )
 
 

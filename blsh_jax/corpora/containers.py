@@ -379,35 +379,39 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 def _ogg(file: BinaryIO, start: int) -> Contents:
     """Every page by its checksum and its number, and each stream by its last page."""
+    missing, links, end = _ogg_pages(file, start)
+    # libsndfile reads one stream alone, which has to end where the file does.
+    ends = [*links[1:], None if missing else end]
+    parts = tuple(Edit(0, a, b"", b) for a, b in zip(links, ends, strict=True))
+    return Contents(missing, parts if len(parts) > 1 else ())
+
+
+def _ogg_pages(file: BinaryIO, start: int) -> tuple[str, list[int], int]:
+    """What is missing, where streams begin that follow one another, where the last page ends."""
     length, position = _length(file), start
     numbers: dict[bytes, int] = {}  # of the pages to come, of streams that go on
-    links = [start]  # where streams begin that follow others
+    links = [start]
     while (head := _at(file, position, 27)).startswith(b"OggS") and len(head) == 27:
         segments = file.read(head[26])
         end = position + 27 + len(segments) + sum(segments)
         if len(segments) < head[26] or end > length:
-            return Contents(f"{length} bytes of at least {end}")
+            return f"{length} bytes of at least {end}", links, position
         body = file.read(sum(segments))
-        if position > start and not numbers:
-            links.append(position)
         stream, number = head[14:18], int.from_bytes(head[18:22], "little")
         checked = head[:22] + bytes(4) + head[26:] + segments + body
         if _ogg_checksum(checked) != int.from_bytes(head[22:26], "little"):
-            return Contents(f"the page at byte {position} is damaged")
+            return f"the page at byte {position} is damaged", links, position
         if number != numbers.get(stream, number):
-            return Contents(f"pages are missing before byte {position}")
+            return f"pages are missing before byte {position}", links, position
+        if position > start and not numbers:
+            links.append(position)
         numbers[stream] = number + 1
         if head[5] & 4:
             del numbers[stream]
         position = end
     if numbers and position + 27 <= length:
-        return Contents(f"no page at byte {position} of {length}")
-    if numbers:
-        return Contents("it ends before the last page of its stream")
-    # libsndfile reads one stream alone, to the end of the file.
-    ends = [*links[1:], position]
-    parts = tuple(Edit(0, a, b"", b) for a, b in zip(links, ends, strict=True))
-    return Contents("", parts if len(parts) > 1 else ())
+        return f"no page at byte {position} of {length}", links, position
+    return "it ends before the last page of its stream" * bool(numbers), links, position
 
 
 def _ogg_checksum(page: bytes) -> int:
