@@ -110,6 +110,21 @@ def test_names_as_long_as_the_system_takes(source, tmp_path, length):
     assert os.listdir(tmp_path / "out") == [name]
 
 
+def test_progress_counts_files_and_seconds_and_only_on_a_terminal(
+    source, tmp_path, monkeypatch, capfd
+):
+    put(source / "long.mp3", 30_001)
+    denoise(source, tmp_path / "out")
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(audio, "seconds", lambda path: 1.0)  # less than there is, as MP3 may say
+    denoise(source, tmp_path / "out", overwrite=True, quiet=True)
+    assert capfd.readouterr() == ("", "")
+    denoise(source, tmp_path / "out", overwrite=True)
+    said = capfd.readouterr().err
+    assert "2/2 long.mp3" in said and "/2 s of audio [00:" in said and " left]" in said
+
+
 def test_an_output_older_than_its_input_is_no_success(source, tmp_path):
     target = tmp_path / "out" / "good.wav"
     assert denoise(source, tmp_path / "out").succeeded

@@ -22,7 +22,7 @@ from blsh_jax.models.model import Model
 
 PIPE = "-"
 PREVIEW_SECONDS = 10.0
-_BAR = "{l_bar}{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}]"
+_BAR = "{l_bar}{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}, {remaining} left]"
 _DESCRIPTORS = ("/dev/fd/", "/proc/self/fd/")
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 
@@ -280,7 +280,8 @@ def _denoise(
             dry_wet=settings.dry_wet,
             max_attenuation_db=settings.max_attenuation_db,
             partial=settings.partial,
-            progress=bar.update,
+            # Headers may say less than there is, and tqdm complains of more than all.
+            progress=lambda seconds: bar.update(max(0.0, min(seconds, bar.total - bar.n))),
             cut_short=cut_short,
             note=outcome.messages.append,
             limit=PREVIEW_SECONDS if settings.preview else math.inf,
