@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -33,14 +34,16 @@ blsh COMMAND --help explains the options of a command."""
 
 _DENOISE = """Denoise a file, or every audio file of a folder.
 
-A folder is searched recursively and its tree is kept. Rate, channels, length and sample format stay
-as they are, aligned to the sample, whatever they are. The model works at 16 kHz; what lies above
-8 kHz is kept and follows the gain of the band below. Memory stays small however long a file is.
+A folder is searched recursively and its tree is kept. OUTPUT of several inputs is a folder. Rate,
+channels, length and sample format stay as they are, aligned to the sample, whatever they are. Tags,
+pictures and cue points come along where the format holds them. The model works at 16 kHz; what lies
+above 8 kHz is kept and follows the gain of the band below. Memory stays small however long a file
+is.
 A file appears under its name only once it has been read back whole. Files that are already there
 are kept, unless --overwrite is given, so a second call finishes what a first one began, also after
 Ctrl-C. Files that cannot be denoised, such as those that were cut short (but see --partial), are
-named at the end, and the exit status is 1.
-INPUT or OUTPUT may be - for standard input or output, the latter as WAV."""
+named at the end, and the exit status is 1. So are those that are there and older than their input.
+INPUT or OUTPUT may be - for standard input or output, the latter as WAV, or a named pipe."""
 
 _LIVE = """Denoise the microphone and play it, until Ctrl-C.
 
@@ -67,26 +70,45 @@ def _denoise(arguments: argparse.Namespace) -> int:
     from blsh_jax.denoising import folders
 
     settings = folders.Settings(
-        arguments.dry_wet, arguments.max_attenuation_db, arguments.overwrite, arguments.partial
+        arguments.dry_wet,
+        arguments.max_attenuation_db,
+        arguments.overwrite,
+        arguments.partial,
+        arguments.preview,
+        arguments.quiet,
     )
-    with folders.piped(arguments.input, arguments.output) as (source, target):
-        pairs, failed = folders.find_pairs(source, target)
-        summary = folders.denoise_files(pairs, models.load_named(arguments.model), settings)
-    summary = summary._replace(failed=failed + summary.failed)
+    write_report = _report_writer() if arguments.report else None
+    with folders.piped(arguments.input, arguments.output) as piped:
+        if write_report and piped.target in piped.names:
+            raise ValueError("--report writes a page beside the output: give a file or a folder")
+        found = folders.find_pairs(piped.sources, piped.target)
+        summary = folders.denoise_files(found, models.load_named(arguments.model), settings)
+        if write_report and summary.compared:
+            write_report(folders.report_path(piped.target), summary.compared)
+    said = sys.stderr if piped.to_stdout else sys.stdout
     try:
-        for message in summary.cut_short + summary.failed:
-            if arguments.input == folders.PIPE:  # the file that it was kept in is nobody's concern
-                message = message.replace(str(source), "standard input")
-            print(f"  {message}", file=sys.stderr)
-        said = sys.stderr if arguments.output == folders.PIPE else sys.stdout
-        print(summary, file=said, flush=True)
+        for message in summary.messages:
+            print(f"  {piped.shown(message)}", file=sys.stderr)
+        if arguments.json:
+            print(piped.shown(json.dumps(summary.record(), indent=1)), file=said, flush=True)
+        elif not arguments.quiet:
+            print(summary, file=said, flush=True)
     except BrokenPipeError:
         print(summary, file=sys.stderr)
         raise
     finally:
         if summary.stopped is not None:
             raise summary.stopped
-    return 1 if summary.failed else 0
+    return 0 if summary.succeeded else 1
+
+
+def _report_writer() -> Callable[[Path, Sequence[tuple[Path, Path]]], None]:
+    """What writes a listening page, so that what it lacks is said before any work."""
+    try:
+        from blsh_jax.evaluation.result_page import write_comparison
+    except ImportError as error:
+        raise RuntimeError(f"{error.name} is missing: pip install 'blsh_jax[report]'") from error
+    return write_comparison
 
 
 def _live(arguments: argparse.Namespace) -> int:
@@ -136,7 +158,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     denoise = _command(commands, "denoise", _denoise, _DENOISE)
-    denoise.add_argument("input", metavar="INPUT", help="file or folder to read, or -")
+    denoise.add_argument(
+        "input", metavar="INPUT", nargs="+", help="files and folders to read, or -"
+    )
     denoise.add_argument("output", metavar="OUTPUT", help="file or folder to write, or -")
     denoise.add_argument(
         "--overwrite", action="store_true", help="write over files that are already there"
@@ -146,6 +170,14 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="denoise files that are cut short or damaged as far as they go, and name them",
     )
+    denoise.add_argument(
+        "--preview", action="store_true", help="the first 10 seconds alone, into NAME.preview.wav"
+    )
+    denoise.add_argument(
+        "--report", action="store_true", help="write a page to listen to beside the output, too"
+    )
+    denoise.add_argument("--quiet", action="store_true", help="say nothing but what went wrong")
+    denoise.add_argument("--json", action="store_true", help="print what was done as JSON")
     _add_sound_options(denoise)
 
     live = _command(commands, "live", _live, _LIVE)
@@ -218,8 +250,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     for number in _ENDING:
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, _end)
+    if argv is None:
+        sys.unraisablehook = _raise_again
     try:
-        arguments = _parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        arguments = _parser().parse_args([_underscored(word) for word in words])
         if arguments.device:
             jax.config.update("jax_default_device", jax.devices(arguments.device)[0])
         status = arguments.run(arguments)
@@ -232,9 +267,20 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             print(f"blsh: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
-    finally:
-        _drop_unsent()
+    except SystemExit as end:
+        status = end.code
+    _drop_unsent()
+    if argv is None and status in [128 + number for number in _ENDING]:
+        os._exit(status)  # at once: JAX crashes at the end of Python while a thread of it compiles
     sys.exit(status)
+
+
+def _underscored(word: str) -> str:
+    """An option as it is defined, however people type it: --dry-wet is --dry_wet."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
 
 
 def _end(number: int, frame: object) -> NoReturn:
@@ -245,6 +291,18 @@ def _end(number: int, frame: object) -> NoReturn:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     sys.exit(128 + number)
+
+
+def _raise_again(ignored: "sys.UnraisableHookArgs") -> None:
+    """A signal once more, if its exception met a callback that Python lets no exception out of."""
+    number = signal.SIGINT if ignored.exc_type is KeyboardInterrupt else None
+    if isinstance(ignored.exc_value, SystemExit):
+        number = next((n for n in _ENDING if ignored.exc_value.code == 128 + n), None)
+    if number is None:
+        sys.__unraisablehook__(ignored)
+        return
+    signal.signal(number, _end)
+    threading.Timer(0.01, os.kill, [os.getpid(), number]).start()
 
 
 def _drop_unsent() -> None:

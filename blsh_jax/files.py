@@ -37,7 +37,7 @@ def replacing(
     """A new file that becomes ``path`` only when the block ends well.
 
     Args:
-        path: the file to write; missing folders are made.
+        path: the file to write; missing folders are made. A link stays, and leads to the new file.
         verify: reads what was written, from its start; whether it is as meant. An exception counts
             as no.
 
@@ -50,6 +50,8 @@ def replacing(
             last step fails, the flush of the folder, ``path`` is the new file, and whole.)
     """
     path = Path(path)
+    if path.is_symlink():  # the file that it leads to is written, and the link stays
+        path = Path(os.path.realpath(path))
     temporary = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}")
     _refuse_what_is_no_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,6 +118,8 @@ def _naming(path: Path) -> Iterator[None]:
 def _refuse_what_is_no_file(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a folder: name a file", str(path))
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "is a link to itself: name a file", str(path))
     if path.exists() and not path.is_file():
         raise FileExistsError(errno.EEXIST, "is a device or a pipe: name a file", str(path))
 

@@ -119,7 +119,9 @@ def denoise(damaged: Damaged, model: Model, partial: bool, folder: Path) -> str:
     source.write_bytes(damaged.content)
     target.unlink(missing_ok=True)
     try:
-        recordings.denoise_file(source, target, model, partial=partial, cut_short=lacks.append)
+        recordings.denoise_file(
+            source, target, model, partial=partial, cut_short=lacks.append, note=str
+        )
     except audio.AudioError as error:
         assert str(source) in str(error) or str(target) in str(error), error
         assert sorted(folder.iterdir()) == [source], "something is left of a file that was refused"

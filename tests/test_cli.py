@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_a_folder_keeps_its_tree_and_bad_files_are_named(folder, tmp_path, used,
     stamps = {name: (out / name).stat().st_mtime_ns for name in written}
     (folder / os.fsdecode(b"caf\xe9.wav")).unlink()
     status, said, _ = here("denoise", folder, out, f"--model={used}")
-    assert status == 1 and "3 already there, 4 failed" in said
+    assert status == 1 and "3 kept (already there; give --overwrite), 4 failed" in said
     assert stamps == {name: (out / name).stat().st_mtime_ns for name in written}
 
 
@@ -107,6 +108,94 @@ def test_settings_reach_the_files_and_overwrite_writes_over(tmp_path, used, here
     status, said, _ = here("denoise", *files, f"--model={used}", "--overwrite", "--dry_wet=0")
     assert status == 0 and "1 denoised" in said and "real time" in said
     assert (tmp_path / "x.wav").read_bytes() == (tmp_path / "y.wav").read_bytes()
+
+
+@pytest.fixture
+def small(tmp_path, used):
+    """A folder with one short file, and a model."""
+    audio.write(tmp_path / "x.flac", np.full(900, 0.1, np.float32), 8000)
+    return f"--model={used}"
+
+
+def test_named_pipes_and_descriptors_are_streams(tmp_path, small):
+    os.mkfifo(tmp_path / "pipe.flac")
+    done = subprocess.run(
+        ["bash", "-c", 'cat pipe.flac >out.flac & "$@" pipe.flac && wait', "-"]
+        + command("denoise", "x.flac", small),
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert soundfile.info(tmp_path / "out.flac").frames == 900
+    done = subprocess.run(
+        ["bash", "-c", '"$@" <(cat x.flac) /dev/stdout >out.wav', "-"] + command("denoise", small),
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0 and b"1 denoised" in done.stderr
+    info = soundfile.info(tmp_path / "out.wav")
+    assert (info.format, info.frames) == ("WAV", 900)
+
+
+def test_what_is_no_stream_of_audio_is_refused_before_any_work(tmp_path, small, here, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments, stream, message in (
+        (("-", "y.wav"), "stdin", "standard input is closed"),
+        (("x.flac", "-"), "stdout", "standard output is closed"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, stream, None)
+            status, _, error = here("denoise", *arguments, small)
+        assert status == 2 and message in error
+    terminal = type("Terminal", (), {"isatty": lambda self: True})()
+    monkeypatch.setattr(sys, "stdin", terminal)
+    status, _, error = here("denoise", "-", "y.wav", small)
+    assert status == 2 and "standard input is a terminal" in error
+    status, _, error = here("denoise", "x.flac", "x.flac", "-", small)
+    assert status == 2 and "2 inputs, standard output takes one file" in error
+    assert files_of(tmp_path) == {"x.flac"}
+
+
+def test_options_are_taken_with_hyphens_and_what_was_done_as_json(tmp_path, small, here):
+    files = tmp_path / "x.flac", tmp_path / "no.wav", f"{tmp_path}/out/"
+    status, said, _ = here("denoise", *files, small, "--json", "--dry-wet", "0.5")
+    assert status == 1
+    record = json.loads(said)
+    assert record["unlisted"] == [f"{tmp_path / 'no.wav'}: no such file or folder"]
+    assert record["files"] == [
+        {
+            "source": str(tmp_path / "x.flac"),
+            "target": str(tmp_path / "out" / "x.flac"),
+            "status": "denoised",
+            "seconds": 0.1125,
+            "cut_short": False,
+            "messages": [],
+        }
+    ]
+    status, said, error = here("denoise", files[0], tmp_path / "q.flac", small, "--quiet")
+    assert (status, said, error) == (0, "", "")
+    status, _, error = here(
+        "denoise", files[0], tmp_path / "q.flac", small, "--max-attenuation-db=-1"
+    )
+    assert status == 2 and "max_attenuation_db is -1" in error
+
+
+def test_a_page_to_listen_to_lies_beside_the_outputs(tmp_path, small, here, monkeypatch):
+    out = f"{tmp_path}/out/"
+    assert here("denoise", tmp_path / "x.flac", out, small, "--report")[0] == 0
+    assert files_of(tmp_path / "out") == {"x.flac", "out.report.html"}
+    page = (tmp_path / "out" / "out.report.html").read_text()
+    assert page.count("<audio") == 2 and "x.flac" in page
+    assert here("denoise", tmp_path / "x.flac", tmp_path / "y.wav", small, "--report")[0] == 0
+    assert (tmp_path / "y.report.html").exists()
+    status, _, error = here("denoise", tmp_path / "x.flac", "/dev/null", small, "--report")
+    assert status == 2 and "--report writes a page beside the output" in error
+    monkeypatch.setitem(sys.modules, "blsh_jax.evaluation.result_page", None)
+    status, _, error = here("denoise", tmp_path / "x.flac", tmp_path / "z.wav", small, "--report")
+    assert status == 2 and "pip install 'blsh_jax[report]'" in error
+    assert not (tmp_path / "z.wav").exists()
 
 
 def test_standard_input_and_output(tmp_path, used):
@@ -208,6 +297,32 @@ def test_a_signal_ends_a_folder_run_with_a_summary_and_a_second_one_at_once(
     assert {signal.getsignal(number) for number in handlers} == {signal.SIG_DFL}
 
 
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), SystemExit(128 + signal.SIGTERM)])
+def test_a_signal_that_met_a_callback_is_raised_again(handlers, raised):
+    """Python drops exceptions in callbacks of the garbage collection."""
+    ignored = types.SimpleNamespace(exc_type=type(raised), exc_value=raised)
+    with pytest.raises(type(raised)):
+        cli._raise_again(ignored)
+        time.sleep(5)
+
+
+def test_an_interrupt_while_the_model_is_compiled_ends_in_order(tmp_path):
+    audio.write(tmp_path / "x.wav", np.full(400 * RATE, 0.1, np.float32), RATE)
+    with subprocess.Popen(
+        command("denoise", tmp_path / "x.wav", tmp_path / "out" / "x.wav"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as run:
+        while not (tmp_path / "out").is_dir():
+            assert run.poll() is None
+            time.sleep(0.005)
+        time.sleep(0.8)
+        run.send_signal(signal.SIGINT)
+        said, error = run.communicate()
+    assert (run.returncode, said, error) == (130, b"0 denoised, 1 not done\n", b"")
+    assert not files_of(tmp_path / "out")
+
+
 def test_signals_that_were_ignored_stay_so(handlers, here, monkeypatch):
     monkeypatch.undo()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
@@ -266,11 +381,11 @@ def test_inputs_are_never_written_over(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "in")
     for target in ("in", "link", "", "in/out"):
         with pytest.raises(ValueError, match=r"also an input|lies inside"):
-            folders.find_pairs(tmp_path / "in", tmp_path / target)
+            folders.find_pairs([tmp_path / "in"], tmp_path / target)
     (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match="no audio files"):
-        folders.find_pairs(tmp_path / "none", tmp_path / "out")
-    assert folders.find_pairs(tmp_path / "in" / "x.wav", tmp_path / "none").pairs == [
+        folders.find_pairs([tmp_path / "none"], tmp_path / "out")
+    assert folders.find_pairs([tmp_path / "in" / "x.wav"], tmp_path / "none").pairs == [
         (tmp_path / "in" / "x.wav", tmp_path / "none" / "x.wav")
     ]
 

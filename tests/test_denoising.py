@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import resource
+import struct
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from small_models import random_model
 from blsh_jax.corpora import audio
 from blsh_jax.denoising import pipeline
 from blsh_jax.denoising import recordings as denoising
+from experiments.damaged_audio import whole_audio
 
 Denoiser = denoising.Denoiser
 
@@ -99,7 +101,7 @@ def test_a_recording_that_was_stopped_in_the_middle_of_a_call_is_broken_off(
             call()
 
 
-@pytest.mark.parametrize(("rate", "length"), [(16000, 10_011), (44100, 1)])
+@pytest.mark.parametrize(("rate", "length"), [(16000, 10_011), (44100, 2)])
 def test_a_pre_roll_leaves_no_seams(rate, length):
     used = random_model("magnitude", 1, 24, 0.5, pre_roll_frames=20)
     noisy = noise(2, length)
@@ -124,6 +126,58 @@ def test_shape_kind_and_dtype_come_back_and_silence_stays_silent(used, rate, sha
         assert (speech.shape, speech.dtype) == (like.shape, like.dtype)
         assert bool(np.isfinite(np.asarray(speech)).all())
     assert not denoising.denoise(np.zeros(shape, np.float32), rate, used).any()
+
+
+class Tensor:
+    """As of another library: NumPy asks for its values."""
+
+    def __init__(self, values):
+        self._values = values
+
+    def __array__(self, dtype=None, copy=None):
+        if self._values is None:
+            raise TypeError("can't convert cuda:0 device type tensor to numpy; use .cpu()")
+        return self._values
+
+
+def test_what_people_have_is_taken_and_gives_the_same_samples(used):
+    noisy = noise(6001)
+    expected = denoising.denoise(noisy, 16000, used)
+    locked = noisy.copy()
+    locked.flags.writeable = False
+    taken = {
+        "list": noisy.tolist(),
+        "buffer": memoryview(noisy),
+        "tensor": Tensor(noisy),
+        "read-only": locked,
+        "strided": np.repeat(noisy, 2)[::2],
+        "backwards": noisy[::-1].copy()[::-1],
+        "other bytes": noisy.astype(">f4"),
+    }
+    for name, given in taken.items():
+        speech = denoising.denoise(given, 16000, used)
+        assert isinstance(speech, np.ndarray), name
+        np.testing.assert_allclose(speech, expected, atol=1e-7, err_msg=name)
+    for rate in (np.float32(16000), np.int64(16000), jnp.float32(16000), jnp.asarray(16000)):
+        np.testing.assert_array_equal(denoising.denoise(noisy, rate, used), expected)
+        np.testing.assert_array_equal(
+            in_pieces(Denoiser(used, rate, 1), noisy[None], (99,))[0], expected
+        )
+    columns = np.stack([noisy, -noisy], axis=1)  # as soundfile reads them
+    np.testing.assert_allclose(
+        denoising.denoise(columns.T, 16000, used), np.stack([expected, -expected]), atol=1e-6
+    )
+    short = jnp.asarray(noisy, jnp.bfloat16)
+    for given in (short, np.asarray(short)):
+        speech = denoising.denoise(given, 16000, used)
+        assert speech.dtype == short.dtype and isinstance(speech, type(given))
+        np.testing.assert_allclose(np.asarray(speech, np.float32), expected, atol=0.01)
+    np.testing.assert_array_equal(
+        Denoiser(used, 16000, 1).feed([noisy.tolist()]),
+        Denoiser(used, 16000, 1).feed(noisy[None].astype(np.float64)),
+    )
+    with pytest.raises(ValueError, match=r"noisy is a Tensor, not a NumPy array.*use \.cpu"):
+        denoising.denoise(Tensor(None), 16000, used)
 
 
 @pytest.mark.parametrize("rate", [16000, 44100])
@@ -178,6 +232,16 @@ def test_inside_jit_and_vmap(used):
         (np.zeros(10, np.int16), {}, "floating"),
         (np.array([0.0, np.nan]), {}, "NaN"),
         (np.zeros((16000, 2)), {}, r"16000 channels: give \(channels, samples\)"),
+        (np.zeros((200, 2)), {}, r"transpose what soundfile reads \(noisy\.T\)"),
+        (np.zeros(10, np.int16), {}, r"such as noisy / 32768"),
+        ([1, 2, 3], {}, r"noisy is int64: give floating point samples in \[-1, 1\]$"),
+        (b"\0\0\0\0", {}, "floating"),
+        ([[1.0], [1.0, 2.0]], {}, "noisy is a list, not a NumPy array, nor readable as one"),
+        (np.zeros(10), {"sample_rate": np.inf}, "sample_rate is inf"),
+        (np.zeros(10), {"sample_rate": np.nan}, "sample_rate is nan"),
+        (np.zeros(10), {"sample_rate": "16000"}, "sample_rate is 16000: give 1000 to"),
+        (np.zeros(10), {"sample_rate": None}, "sample_rate is None"),
+        (np.zeros(10), {"sample_rate": np.array([16000])}, "sample_rate"),
         (np.zeros(10), {"sample_rate": 0}, "sample_rate"),
         (np.zeros(10), {"dry_wet": 1.1}, "dry_wet"),
         (np.zeros(10), {"max_attenuation_db": -1.0}, "max_attenuation_db"),
@@ -231,12 +295,61 @@ def test_a_file_comes_out_like_its_samples_with_little_held_in_memory(used, tmp_
     np.testing.assert_allclose(out, denoising.denoise(noisy, 44100, used), atol=2e-6)
 
 
-def test_a_suffix_that_differs_changes_the_container(used, tmp_path):
-    for subtype, expected in (("PCM_24", "PCM_24"), ("DOUBLE", "PCM_16")):
-        soundfile.write(tmp_path / "x.wav", noise(900), 16000, subtype=subtype)
-        denoising.denoise_file(tmp_path / "x.wav", tmp_path / "y.flac", used)
-        info = soundfile.info(tmp_path / "y.flac")
-        assert (info.format, info.subtype, info.frames) == ("FLAC", expected, 900)
+def mp3_in_wav(samples, rate):
+    """A WAV file of format tag 0x55, its header written field by field."""
+    coded = whole_audio("MP3", "MPEG_LAYER_III", samples, rate)
+    fmt = struct.pack("<HHIIHHHHIHHH", 0x55, 1, rate, 8000, 1, 0, 12, 1, 2, 576, 1, 1393)
+    chunks = (b"fmt ", fmt), (b"fact", struct.pack("<I", samples.shape[1])), (b"data", coded)
+    body = b"".join(name + struct.pack("<I", len(data)) + data for name, data in chunks)
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WAVE" + body
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype", "rate", "name", "expected"),
+    [
+        ("MP3", "MPEG_LAYER_III", 16000, "y.wav", ("WAV", "PCM_16", 16000)),
+        ("MP3", "MPEG_LAYER_III", 44100, "y.flac", ("FLAC", "PCM_16", 44100)),
+        ("MP3 in WAV", None, 16000, "x.wav", ("WAV", "PCM_16", 16000)),
+        ("OGG", "OPUS", 48000, "y.mp3", ("MP3", "MPEG_LAYER_III", 48000)),
+        ("WAV", "PCM_24", 44100, "y.flac", ("FLAC", "PCM_24", 44100)),
+        ("WAV", "DOUBLE", 44100, "y.flac", ("FLAC", "PCM_24", 44100)),
+        ("WAV", "FLOAT", 8000, "y.sph", ("NIST", "PCM_32", 8000)),
+        ("WAV", "PCM_U8", 8000, "y.flac", ("FLAC", "PCM_S8", 8000)),
+        ("CAF", "ALAC_24", 8000, "y.wav", ("WAV", "PCM_24", 8000)),
+        ("AU", "G721_32", 8000, "y.aifc", ("AIFF", "PCM_16", 8000)),
+        ("W64", "ALAW", 8000, "y.snd", ("AU", "ALAW", 8000)),
+        ("WAV", "PCM_16", 44100, "y.opus", ("OGG", "OPUS", 48000)),
+        ("FLAC", "PCM_24", 96000, "y.mp3", ("MP3", "MPEG_LAYER_III", 48000)),
+    ],
+)
+def test_other_containers_get_a_sample_format_that_holds_as_much(
+    used, tmp_path, kind, subtype, rate, name, expected
+):
+    samples, notes = noise(1, 9001), list[str]()
+    in_wav = kind == "MP3 in WAV"
+    source, target = tmp_path / "in" / ("x.wav" if in_wav else "x"), tmp_path / name
+    source.parent.mkdir()
+    source.write_bytes(
+        mp3_in_wav(samples, rate) if in_wav else whole_audio(kind, subtype, samples, rate)
+    )
+    heard = len(audio.read(source)[0])  # coders fill their last block
+    seconds = denoising.denoise_file(source, target, used, note=notes.append)
+    info = soundfile.info(target)
+    assert (info.format, info.subtype, info.samplerate) == expected
+    assert seconds == pytest.approx(info.frames / info.samplerate)
+    assert info.frames == pytest.approx(heard * expected[2] / rate, abs=1)
+    resampled = f"{target}: at {expected[2]} Hz, as {expected[1]} does not hold {rate} Hz"
+    assert notes == [resampled] * (rate != expected[2])
+
+
+def test_a_format_that_does_not_hold_the_channels_is_refused_by_name(used, tmp_path):
+    soundfile.write(tmp_path / "x.wav", noise(900, 3), 44100)
+    with pytest.raises(audio.AudioError, match=r"y\.mp3: MP3 does not hold 3 channels at 44100"):
+        denoising.denoise_file(tmp_path / "x.wav", tmp_path / "y.mp3", used)
+    for suffix in ("raw", "sd2", "m4a"):
+        with pytest.raises(audio.AudioError, match=rf"no audio format for the suffix '\.{suffix}'"):
+            denoising.denoise_file(tmp_path / "x.wav", tmp_path / f"y.{suffix}", used)
+    assert os.listdir(tmp_path) == ["x.wav"]
 
 
 @pytest.mark.parametrize("case", ["truncated", "no channels", "late NaN"])

@@ -152,6 +152,20 @@ def test_a_damaged_archive_is_no_whole_one(tmp_path):
         assert not files._is_whole_archive(file)
 
 
+def test_a_link_stays_and_leads_to_the_new_file(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "old").write_bytes(b"old")
+    for name, target in {"a": "far/old", "b": "far/new", "c": "a"}.items():
+        (tmp_path / name).symlink_to(target)
+        files.write(tmp_path / name, name.encode())
+        assert (tmp_path / name).is_symlink() and (tmp_path / name).read_bytes() == name.encode()
+    assert (tmp_path / "far" / "old").read_bytes() == b"c"
+    assert sorted(os.listdir(tmp_path / "far")) == ["new", "old"]
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="link to itself"):
+        files.write(tmp_path / "loop", b"x")
+
+
 def test_folders_pipes_and_sockets_are_not_written_over(tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")

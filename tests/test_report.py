@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import shutil
 import subprocess
 import urllib.request
@@ -126,6 +127,34 @@ def test_sounds_come_back_from_the_page(page):
         np.testing.assert_array_equal(example.sounds[-1].signal, mixture.speech)
         np.testing.assert_allclose(example.sounds[0].signal, mixture.mixture, atol=1e-6)
     assert len({example.title.partition(" in ")[2] for example in shown}) == len(shown) == 2
+
+
+def test_ones_own_files_are_heard_before_and_after(tmp_path, monkeypatch):
+    monkeypatch.setattr(result_page, "_COMPARED_SECONDS", 1.0)
+    monkeypatch.setattr(result_page, "_MOST_COMPARED", 4)
+    rng, pairs = np.random.default_rng(0), []
+    for number, (rate, after) in enumerate([(44_100, 44_100), (96_000, 96_000), (22_050, 24_000)]):
+        for folder, length in (("in", rate), ("out", after)):
+            signal = rng.uniform(-0.5, 0.5, (2, 3 * length)).astype(np.float32)
+            audio.write(tmp_path / folder / f"{number} & <b>.flac", signal, length)
+        pairs.append([tmp_path / folder / f"{number} & <b>.flac" for folder in ("in", "out")])
+    name = os.fsdecode(b"caf\xe9.wav")
+    audio.write(tmp_path / name, np.full(RATE, 0.1, np.float32), RATE)
+    result_page.write_comparison(
+        tmp_path / "page.html", [*pairs, (tmp_path / name, tmp_path / name)]
+    )
+    page = (tmp_path / "page.html").read_text()
+    elements = Elements(page)
+    sources = [tag["src"] for tag in elements.named("audio")]
+    read = [soundfile.read(io.BytesIO(content(source))) for source in sources]
+    assert [rate for _, rate in read] == [44_100] * 2 + [48_000] * 2 + [24_000] * 2 + [RATE] * 2
+    assert [len(signal) / rate for signal, rate in read] == [1.0] * 8
+    before, _ = audio.read(pairs[0][0])
+    np.testing.assert_allclose(read[0][0], before[:44_100], atol=2**-14)
+    text = "".join(elements.text)
+    assert "0 & <b>.flac" in text and "4 recordings before and after" in text and "<b>" not in page
+    result_page.write_comparison(tmp_path / "page.html", [(tmp_path / name, tmp_path / name)] * 5)
+    assert "4 of 5 recordings" in (tmp_path / "page.html").read_text()
 
 
 def test_loud_sounds_share_one_gain_and_text_is_escaped(tmp_path, trained):

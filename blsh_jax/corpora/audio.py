@@ -3,18 +3,19 @@
 NIST SPHERE files (TIMIT's ``.WAV``) and RIFF files are told apart by their header, never by name.
 """
 
+import contextlib
+import io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
 
-from blsh_jax.corpora import containers
+from blsh_jax.corpora import containers, tags
 from blsh_jax.files import replacing
 
 # What is denoised and read: beyond that, small files would take memory and time without bounds.
@@ -25,22 +26,81 @@ MAX_CHANNELS = 256
 LOUDEST, QUIETEST = 1e10, 1e-18
 
 AUDIO_SUFFIXES = frozenset(
-    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".sph", ".nist"}
+    {
+        *(
+            ".wav",
+            ".wave",
+            ".bwf",
+            ".rf64",
+            ".w64",
+            ".aif",
+            ".aiff",
+            ".aifc",
+            ".caf",
+            ".au",
+            ".snd",
+        ),
+        *(".flac", ".ogg", ".oga", ".opus", ".mp2", ".mp3", ".voc", ".sph", ".nist"),
+    }
+)
+# Named like sound that libsndfile does not read: found in folders, too, to be said so.
+FOREIGN_SUFFIXES = frozenset(
+    {
+        *(".m4a", ".m4b", ".mp4", ".aac", ".webm", ".weba", ".mka", ".wma", ".amr", ".3gp", ".spx"),
+        *(".ape", ".wv", ".tta", ".ac3", ".dts", ".dsf", ".dff", ".mpc", ".ra"),
+    }
 )
 
-_FORMATS = {".aif": "AIFF", ".oga": "OGG", ".opus": "OGG", ".sph": "NIST"}
+_FORMATS = {
+    ".wave": "WAV",
+    ".bwf": "WAV",
+    ".aif": "AIFF",
+    ".aifc": "AIFF",
+    ".snd": "AU",
+    ".oga": "OGG",
+    ".opus": "OGG",
+    ".sph": "NIST",
+}
+_NOT_WRITTEN = ("RAW", "SD2")  # headerless, and of two files
 _INTEGER_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+# Bits of a sample that formats keep, also those that only some containers have.
+_LINEAR_BITS = _INTEGER_BITS | {"FLOAT": 25, "DOUBLE": 53}
+_OTHER_BITS = {"ALAC_20": 20, "ALAC_24": 24, "ALAC_32": 32, "DWVW_24": 24, "DPCM_8": 8}
+_CODED_BITS = 16  # of all others, as decoders of lossy formats give them
+# Coded formats of a few rates: what is at another rate is resampled to the next one.
+_CODED_RATES = {
+    "OPUS": (8_000, 12_000, 16_000, 24_000, 48_000),
+    "MPEG_LAYER_III": (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
+}
 _WIDE_SUBTYPES = frozenset({"PCM_32", "DOUBLE"})  # more than the 24 bits that float32 holds exactly
 _QUALITY = "VHQ"
 _READ_BLOCK = 1 << 20
+_TRIED_SAMPLES = 8
 _CODED_BLOCK = 1 << 16  # samples for libsndfile at a time: a long block of Vorbis crashes it
 _PARTIAL_BLOCK = 1 << 12  # what comes before an error in the same block is lost
 _HEADER_BYTES = 1024
+_UNKNOWN_FORMAT = 1  # libsndfile's number of the error
 _UNKNOWN_FRAMES = 1 << 62  # libsndfile's count is of this order where a header holds none
 
 
 class AudioError(ValueError):
     """A file that cannot be read or written as audio; the message names the file."""
+
+
+class Format(NamedTuple):
+    """How an audio file holds a signal, by libsndfile's names.
+
+    Attributes:
+        kind: container, such as WAV.
+        subtype: sample format, such as PCM_24.
+        endian: byte order; None is the format's default.
+        sample_rate: in Hz.
+    """
+
+    kind: str
+    subtype: str
+    endian: str | None
+    sample_rate: int
 
 
 class _SoundFile(soundfile.SoundFile):
@@ -72,15 +132,29 @@ class Reader:
         missing: what the file lacks, in words; empty if it is whole. Of FLAC known at its end.
     """
 
-    def __init__(self, path: Path, file: soundfile.SoundFile, missing: str, partial: bool):
-        self._path, self._file, self._partial = path, file, partial
-        self.missing = missing
+    def __init__(
+        self,
+        path: Path,
+        opened: BinaryIO,
+        file: soundfile.SoundFile,
+        found: containers.Contents,
+        partial: bool,
+    ):
+        self._path, self._opened, self._file, self._partial = path, opened, file, partial
+        self._later = found.edits[1:]
+        self.missing = found.missing
         self.sample_rate: int = file.samplerate
         self.channels: int = file.channels
         self.kind: str = file.format
         self.subtype: str = file.subtype
         self.endian: str = file.endian
-        self.num_samples = 0 if file.subtype.startswith("MPEG") else _frames(file)
+        counted = not file.subtype.startswith("MPEG") and not self._later
+        self.num_samples = _frames(file) if counted else 0
+
+    def tags(self) -> tags.Tags:
+        """What the file carries beside its samples."""
+        of = tags.family(self.kind, self.endian)
+        return tags.read(self._opened, of, self._file.copy_metadata())
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
         """All samples, in blocks of ``size`` (the last one shorter), or of fewer if ``partial``.
@@ -98,13 +172,15 @@ class Reader:
         size = min(size, _PARTIAL_BLOCK) if self._partial else size
         total = 0
         with _named_errors(self._path, "not readable as audio"):
-            while (block := self._read(size, total)).size:
-                if not np.abs(block).max() <= LOUDEST:
-                    raise AudioError(
-                        f"{self._path}: holds samples that are NaN, infinite or beyond {LOUDEST:g}"
-                    )
-                total += block.shape[-1]
-                yield block
+            for file in self._parts():
+                while (block := self._read(file, size, total)).size:
+                    if not np.abs(block).max() <= LOUDEST:
+                        raise AudioError(
+                            f"{self._path}: holds samples that are NaN, infinite or beyond "
+                            f"{LOUDEST:g}"
+                        )
+                    total += block.shape[-1]
+                    yield block
         if total < self.num_samples and not self.missing:
             self.missing = f"{total} samples of {self.num_samples}"
         if self.missing and not self._partial:
@@ -112,18 +188,37 @@ class Reader:
         if total == 0:
             raise AudioError(f"{self._path}: holds no samples ({self.channels} channels)")
 
-    def _read(self, size: int, done: int) -> np.ndarray:
+    def _parts(self) -> Iterator[soundfile.SoundFile]:
+        """The file, or one after another the streams that follow one another in it."""
+        yield self._file
+        for edit in self._later:
+            with contextlib.ExitStack() as stack:
+                try:
+                    part = stack.enter_context(_SoundFile(containers.Edited(self._opened, edit)))
+                except soundfile.LibsndfileError:
+                    if not self.missing:
+                        raise
+                    return
+                if (part.samplerate, part.channels) != (self.sample_rate, self.channels):
+                    raise AudioError(
+                        f"{self._path}: holds streams one after another that differ in rate or "
+                        f"channels ({self.sample_rate} Hz, {self.channels} channels and "
+                        f"{part.samplerate} Hz, {part.channels} channels): split it"
+                    )
+                yield part
+
+    def _read(self, file: soundfile.SoundFile, size: int, done: int) -> np.ndarray:
         """The next (channels, size) samples, after ``done``; none at the end or at an error."""
         dtype = "float64" if self.subtype in _WIDE_SUBTYPES else "float32"
         try:
-            return self._file.read(size, dtype=dtype, always_2d=True).T
+            return file.read(size, dtype=dtype, always_2d=True).T
         except soundfile.LibsndfileError as error:
             total = f" of {self.num_samples}" * bool(self.num_samples)
             self.missing = self.missing or f"{done} samples{total}, then: {error.error_string}"
             return np.zeros((self.channels, 0), dtype)
 
 
-@contextmanager
+@contextlib.contextmanager
 def reading(path: str | os.PathLike, partial: bool = False) -> Iterator[Reader]:
     """Opens an audio file to be read in blocks, in bounded memory.
 
@@ -146,10 +241,11 @@ def reading(path: str | os.PathLike, partial: bool = False) -> Iterator[Reader]:
             found = containers.inspect(opened)
             if found.missing and not partial:
                 raise _not_whole(path, found.missing)
-            file = _SoundFile(containers.Edited(opened, found.edit) if found.edit else path)
+            edited = containers.Edited(opened, found.edits[0]) if found.edits else path
+            file = _SoundFile(edited)
         with file:
             _check_limits(path, file)
-            yield Reader(path, file, found.missing, partial)
+            yield Reader(path, opened, file, found, partial)
 
 
 def seconds(path: str | os.PathLike) -> float:
@@ -189,7 +285,7 @@ def read(
     return np.ascontiguousarray(signal), rate
 
 
-@contextmanager
+@contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """The file, opened, unless it is none that libsndfile could read, or would misname."""
     if not path.is_file():
@@ -244,7 +340,7 @@ def _why_no_file(path: Path) -> str:
     return "is a link to nothing, or to itself" if path.is_symlink() else "no such file"
 
 
-@contextmanager
+@contextlib.contextmanager
 def _named_errors(path: Path, what: str) -> Iterator[None]:
     """Errors of libsndfile and of the file system, as an ``AudioError`` that names the file."""
     try:
@@ -252,7 +348,10 @@ def _named_errors(path: Path, what: str) -> Iterator[None]:
     except AudioError:
         raise
     except soundfile.LibsndfileError as error:
-        raise AudioError(f"{path}: {what} ({error.error_string})") from error
+        reason = error.error_string.strip().removesuffix(".")
+        convert = "; if it is audio, convert it first, for example by `ffmpeg -i IN OUT.flac`"
+        remedy = convert * (error.code == _UNKNOWN_FORMAT)
+        raise AudioError(f"{path}: {what} ({reason}){remedy}") from error
     # TypeError: soundfile takes .raw for headerless and asks for its rate. AssertionError: it could
     # not write everything.
     except (OSError, ValueError, TypeError, AssertionError) as error:
@@ -261,11 +360,16 @@ def _named_errors(path: Path, what: str) -> Iterator[None]:
 
 
 class Writer:
-    """An open audio file that takes blocks. Made by ``writing``."""
+    """An open audio file that takes blocks. Made by ``writing``.
+
+    Attributes:
+        num_samples: of a channel, so far.
+        lost: what the file does not hold of the tags that it was to carry, known when it is done.
+    """
 
     def __init__(self, path: Path, file: soundfile.SoundFile):
         self._path, self._file = path, file
-        self.num_samples = 0
+        self.num_samples, self.lost = 0, list[str]()
 
     def write(self, signal: npt.ArrayLike) -> None:
         """Appends samples.
@@ -285,7 +389,7 @@ class Writer:
         self.num_samples += samples.shape[-1]
 
 
-@contextmanager
+@contextlib.contextmanager
 def writing(
     path: str | os.PathLike,
     sample_rate: int,
@@ -293,6 +397,7 @@ def writing(
     subtype: str | None = None,
     kind: str | None = None,
     endian: str | None = None,
+    carried: tags.Tags = tags.NONE,
 ) -> Iterator[Writer]:
     """Makes an audio file block by block, whole or not at all.
 
@@ -303,6 +408,7 @@ def writing(
         subtype: sample format by libsndfile's name, such as PCM_24; None is the format's default.
         kind: container by libsndfile's name; None goes by the suffix of ``path``.
         endian: byte order by libsndfile's name; None is the format's default.
+        carried: tags that it takes as far as it holds them.
 
     Yields:
         The open file. It appears under its name only when the block ends well and what was written
@@ -320,10 +426,13 @@ def writing(
     with (
         _named_errors(path, "not written"),
         replacing(path, verify) as new,
-        _SoundFile(new, "w", sample_rate, channels, subtype, endian, kind) as file,
     ):
-        writer = Writer(path, file)
-        yield writer
+        of = tags.family(kind, endian)
+        with _SoundFile(new, "w", sample_rate, channels, subtype, endian, kind) as file:
+            tags.set_strings(file, of, carried)
+            writer = Writer(path, file)
+            yield writer
+        writer.lost = tags.write(new, of, carried)
 
 
 def write(
@@ -359,7 +468,7 @@ def suffix_kind(path: Path) -> str:
     """
     suffix = path.suffix.lower()
     kind = _FORMATS.get(suffix, suffix[1:].upper())
-    if kind not in soundfile.available_formats():
+    if kind in _NOT_WRITTEN or kind not in soundfile.available_formats():
         raise AudioError(f"{path}: no audio format for the suffix {suffix!r}; use .wav or .flac")
     return kind
 
@@ -367,6 +476,63 @@ def suffix_kind(path: Path) -> str:
 def default_subtype(path: Path, kind: str) -> str:
     """The sample format of a new file of container ``kind``."""
     return "OPUS" if path.suffix.lower() == ".opus" else soundfile.default_subtype(kind)
+
+
+def target_format(source: str | os.PathLike, target: str | os.PathLike, read: Reader) -> Format:
+    """In which format to write what is read from another file.
+
+    The container is that of ``source`` if the suffixes agree, else that of the suffix. The sample
+    format is that of ``source`` where the container has it. Else it is the smallest one that keeps
+    as many bits, or the one that keeps the most; 16 bits stand for lossy formats. The rate is kept,
+    but by MP3 and Opus, which hold few: what they do not hold goes to the next one above.
+
+    Args:
+        source: the file that is read.
+        target: the file to write.
+        read: ``source``, open.
+
+    Raises:
+        AudioError: the suffix of ``target`` stands for no format, or for one that does not hold so
+            many channels or the rate.
+    """
+    source, target = Path(source), Path(target)
+    same = source.suffix.lower() == target.suffix.lower()
+    kind = read.kind if same else suffix_kind(target)
+    bits = _LINEAR_BITS.get(read.subtype, _OTHER_BITS.get(read.subtype, _CODED_BITS))
+    rank = lambda subtype: (_LINEAR_BITS[subtype] < bits, abs(_LINEAR_BITS[subtype] - bits))
+    linear = sorted(_LINEAR_BITS, key=rank)
+    default = None if kind in _NOT_WRITTEN else default_subtype(target, kind)
+    for subtype in dict.fromkeys([read.subtype, *linear, default]):
+        for endian in (read.endian, None):
+            if subtype is None or not soundfile.check_format(kind, subtype, endian):
+                continue
+            rate = _coded_rate(subtype, read.sample_rate)
+            found = Format(kind, subtype, endian, rate)
+            if _is_written(found, read.channels):
+                return found
+    raise AudioError(
+        f"{target}: {kind} does not hold {read.channels} channels at {read.sample_rate} Hz; "
+        "use .wav or .flac"
+    )
+
+
+def _coded_rate(subtype: str, rate: int) -> int:
+    rates = _CODED_RATES.get(subtype, (rate,))
+    return rate if rate in rates else min((r for r in rates if r > rate), default=rates[-1])
+
+
+def _is_written(format: Format, channels: int) -> bool:
+    """Whether libsndfile writes that and reads it back: it promises some that it does not write."""
+    content = io.BytesIO()
+    silence = np.zeros((_TRIED_SAMPLES, channels))
+    kind, subtype, endian, rate = format
+    try:
+        soundfile.write(content, silence, rate, subtype, endian, kind)
+        content.seek(0)
+        with soundfile.SoundFile(content) as file:
+            return (file.samplerate, file.channels) == (rate, channels)
+    except (soundfile.LibsndfileError, AssertionError, ValueError):
+        return False
 
 
 def _holds(file: BinaryIO, num_samples: int, channels: int, sample_rate: int) -> bool:
@@ -496,7 +662,8 @@ def find_audio(
     if not folder.is_dir():
         raise AudioError(f"{folder}: no such folder")
     visible = _visible(folder, unreadable)
-    return sorted(path for path in visible if path.suffix.lower() in AUDIO_SUFFIXES)
+    suffixes = AUDIO_SUFFIXES | FOREIGN_SUFFIXES
+    return sorted(path for path in visible if path.suffix.lower() in suffixes)
 
 
 def _visible(folder: Path, unreadable: Callable[[OSError], object] | None) -> Iterator[Path]:

@@ -2,8 +2,8 @@
 
 libsndfile reads what is left of a file that was cut short, and does not say so. It reads nothing,
 or not all, of some files that are whole: where a recorder or a pipe left the length open, of an MP3
-file of varying bit rate without a count of frames, and of several MP3 files joined to one. What
-such a file lacks is told here, or with what bytes changed libsndfile reads all of it.
+file of varying bit rate without a count of frames, and of several MP3 or Ogg files joined to one.
+What such a file lacks is told here, or with what bytes changed libsndfile reads all of it.
 
 Sources: the specifications of RIFF, EBU Tech 3306 (RF64), AIFF, Sun AU, Sony Wave64, Apple CAF,
 NIST SPHERE, RFC 3533 (Ogg), ISO/IEC 11172-3 and 13818-3 (MP3); for the rest what libsndfile reads.
@@ -11,7 +11,7 @@ NIST SPHERE, RFC 3533 (Ogg), ISO/IEC 11172-3 and 13818-3 (MP3); for the rest wha
 
 import io
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, Literal, NamedTuple
 
 _Order = Literal["little", "big"]
@@ -32,11 +32,13 @@ class Edit(NamedTuple):
         start: first byte that is replaced.
         stop: the byte after the last one.
         new: what stands there instead.
+        end: where the file ends; None is its own end.
     """
 
     start: int
     stop: int
     new: bytes
+    end: int | None = None
 
 
 class Contents(NamedTuple):
@@ -44,11 +46,12 @@ class Contents(NamedTuple):
 
     Attributes:
         missing: what the file lacks, in words; empty if nothing, or if it cannot be known.
-        edit: what lets libsndfile read all of it; None if it does by itself.
+        edits: what lets libsndfile read all of it: so edited, the files that hold its audio one
+            after another. None if it reads all by itself.
     """
 
     missing: str = ""
-    edit: Edit | None = None
+    edits: tuple[Edit, ...] = ()
 
 
 def inspect(file: BinaryIO) -> Contents:
@@ -64,7 +67,7 @@ def inspect(file: BinaryIO) -> Contents:
     Returns:
         What it lacks, or what libsndfile has to be shown. A file of another kind lacks nothing.
     """
-    start = _after_id3(file, 0)
+    start = after_id3(file, 0)
     head = _at(file, start, 16)
     for magic, look in _LOOKS.items():
         if head.startswith(magic):
@@ -95,14 +98,14 @@ class Edited(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         """As of every file."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position}
-        end = _length(self._file) + self._longer
-        self._position = max(0, base.get(whence, end) + offset)
+        end = _length(self._file) if self._edit.end is None else self._edit.end
+        self._position = max(0, base.get(whence, end + self._longer) + offset)
         return self._position
 
     def readinto(self, buffer, /) -> int:  # type: ignore[no-untyped-def]
         """As of every file; fewer bytes than the buffer holds only at the end."""
         view = memoryview(buffer)
-        start, _, new = self._edit
+        start, _, new, end = self._edit
         filled = 0
         while filled < len(view):
             within, room = self._position - start, len(view) - filled
@@ -111,7 +114,9 @@ class Edited(io.RawIOBase):
             elif within < len(new):
                 piece = new[within : within + room]
             else:
-                piece = _at(self._file, self._position - self._longer, room)
+                place = self._position - self._longer
+                room = room if end is None else min(room, max(0, end - place))
+                piece = _at(self._file, place, room)
             if not piece:
                 break
             view[filled : filled + len(piece)] = piece
@@ -134,7 +139,7 @@ def _length(file: BinaryIO) -> int:
     return file.seek(0, io.SEEK_END)
 
 
-def _after_id3(file: BinaryIO, start: int) -> int:
+def after_id3(file: BinaryIO, start: int) -> int:
     """The byte after any ID3v2 tags."""
     for _ in range(_MOST_CHUNKS):
         head = _at(file, start, 10)
@@ -155,7 +160,7 @@ def _ending_at(file: BinaryIO, end: int) -> Contents:
 # Chunks: RIFF and what came after it.
 
 
-class _Chunks(NamedTuple):
+class Layout(NamedTuple):
     """How chunks lie side by side.
 
     Attributes:
@@ -175,7 +180,7 @@ class _Chunks(NamedTuple):
     whole: bool = False
 
 
-class _Chunk(NamedTuple):
+class Chunk(NamedTuple):
     """A chunk: where its size stands, where its data begin, how many bytes they should be."""
 
     field: int
@@ -183,15 +188,21 @@ class _Chunk(NamedTuple):
     size: int
 
 
-_RIFF = _Chunks(12, 4, 4, "little", 2)
-_RIFX = _RIFF._replace(order="big")
-_W64 = _Chunks(40, 16, 8, "little", 8, whole=True)
-_CAF = _Chunks(8, 4, 8, "big", 1)
+RIFF = Layout(12, 4, 4, "little", 2)
+RIFX = RIFF._replace(order="big")
+W64 = Layout(40, 16, 8, "little", 8, whole=True)
+CAF = Layout(8, 4, 8, "big", 1)
 
 
-def _find(file: BinaryIO, start: int, chunks: _Chunks, *names: bytes) -> _Chunk | None:
-    """The first chunk of one of the names."""
-    position, length = start + chunks.first, _length(file)
+def walk(file: BinaryIO, start: int, chunks: Layout) -> Iterator[tuple[bytes, Chunk]]:
+    """All chunks and their names, in order.
+
+    Args:
+        file: open for reading in binary; its position is changed.
+        start: where the file begins in it.
+        chunks: how they lie.
+    """
+    position, length, large = start + chunks.first, _length(file), 0
     for _ in range(_MOST_CHUNKS):
         data = position + chunks.name + chunks.size
         if data > length:
@@ -199,17 +210,25 @@ def _find(file: BinaryIO, start: int, chunks: _Chunks, *names: bytes) -> _Chunk 
         name = _at(file, position, chunks.name)
         size = _number(file, position + chunks.name, chunks.size, chunks.order)
         size = max(0, size - (data - position)) if chunks.whole else size
-        if name.startswith(names):
-            return _Chunk(position + chunks.name, data, size)
+        if name == b"ds64":  # of RF64: the size of the audio, which its own chunk has no room for
+            large = _number(file, data + 8, 8, "little")
+        elif name == b"data" and size == _LARGEST_32 and large:
+            size = large
+        yield name, Chunk(position + chunks.name, data, size)
         position = data + size + -size % chunks.align
-    return None
+
+
+def _find(file: BinaryIO, start: int, chunks: Layout, *names: bytes) -> Chunk | None:
+    """The first chunk of one of the names."""
+    found = (chunk for name, chunk in walk(file, start, chunks) if name.startswith(names))
+    return next(found, None)
 
 
 def _is_open_32(size: int) -> bool:
     return any(size in sizes for sizes in _OPEN_32)
 
 
-def _riff(file: BinaryIO, start: int, chunks: _Chunks = _RIFF) -> Contents:
+def _riff(file: BinaryIO, start: int, chunks: Layout = RIFF) -> Contents:
     chunk = _find(file, start, chunks, b"data")
     if chunk is None:
         return Contents()
@@ -225,50 +244,51 @@ def _riff(file: BinaryIO, start: int, chunks: _Chunks = _RIFF) -> Contents:
         return _ending_at(file, end)
     present = length - chunk.data
     if present <= _LARGEST_32:
-        return Contents("", Edit(chunk.field, chunk.data, present.to_bytes(4, order)))
+        return Contents("", (Edit(chunk.field, chunk.data, present.to_bytes(4, order)),))
     # More than RIFF holds: as RF64, of the same chunks.
     sizes = (length).to_bytes(8, "little") + present.to_bytes(8, "little") + bytes(12)
     between = _at(file, start + 12, chunk.field - 4 - (start + 12))
     head = b"RF64\xff\xff\xff\xffWAVEds64\x1c\0\0\0" + sizes + between + b"data\xff\xff\xff\xff"
-    return Contents("", Edit(start, chunk.data, head) if order == "little" else None)
+    return Contents("", (Edit(start, chunk.data, head),) if order == "little" else ())
 
 
 def _rf64(file: BinaryIO, start: int) -> Contents:
     """The size of the audio stands in the first chunk."""
-    sizes, chunk = _find(file, start, _RIFF, b"ds64"), _find(file, start, _RIFF, b"data")
+    sizes, chunk = _find(file, start, RIFF, b"ds64"), _find(file, start, RIFF, b"data")
     if sizes is None or chunk is None:
         return Contents()
     size = _number(file, sizes.data + 8, 8, "little")
     if 0 < size < _OPEN_64:
         return _ending_at(file, chunk.data + size)
     present = (_length(file) - chunk.data).to_bytes(8, "little")
-    return Contents("", Edit(sizes.data + 8, sizes.data + 16, present))
+    return Contents("", (Edit(sizes.data + 8, sizes.data + 16, present),))
 
 
 def _form(file: BinaryIO, start: int) -> Contents:
     """AIFF, AIFF-C and 8SVX. libsndfile itself reads all where the size is open."""
-    chunk = _find(file, start, _RIFX, b"SSND", b"BODY")
+    chunk = _find(file, start, RIFX, b"SSND", b"BODY")
     if chunk is None or chunk.size == 0 or _is_open_32(chunk.size):
         return Contents()
     return _ending_at(file, chunk.data + chunk.size)
 
 
 def _w64(file: BinaryIO, start: int) -> Contents:
-    """Where the size is open, libsndfile itself reads all."""
-    chunk = _find(file, start, _W64, b"data")
+    """Where the size is open, libsndfile itself reads all, and chunks after the audio as audio."""
+    chunk = _find(file, start, W64, b"data")
     if chunk is None or not 0 < chunk.size < _OPEN_64:
         return Contents()
-    return _ending_at(file, chunk.data + chunk.size)
+    end = chunk.data + chunk.size
+    return Contents("", (Edit(0, 0, b"", end),)) if end < _length(file) else _ending_at(file, end)
 
 
 def _caf(file: BinaryIO, start: int) -> Contents:
-    chunk = _find(file, start, _CAF, b"data")
+    chunk = _find(file, start, CAF, b"data")
     if chunk is None:
         return Contents()
     if 0 < chunk.size < _OPEN_64:
         return _ending_at(file, chunk.data + chunk.size)
     present = (_length(file) - chunk.data).to_bytes(8, "big")
-    return Contents("", Edit(chunk.field, chunk.data, present))
+    return Contents("", (Edit(chunk.field, chunk.data, present),))
 
 
 # Headers of fixed fields.
@@ -278,7 +298,7 @@ def _au(file: BinaryIO, start: int, order: _Order = "big") -> Contents:
     data, size = (_number(file, start + field, 4, order) for field in (4, 8))
     if size > 0 and not _is_open_32(size):
         return _ending_at(file, start + data + size)
-    return Contents("", Edit(start + 8, start + 12, b"\xff\xff\xff\xff"))
+    return Contents("", (Edit(start + 8, start + 12, b"\xff\xff\xff\xff"),))
 
 
 def _sphere(file: BinaryIO, start: int) -> Contents:
@@ -359,34 +379,39 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 def _ogg(file: BinaryIO, start: int) -> Contents:
     """Every page by its checksum and its number, and each stream by its last page."""
+    missing, links, end = _ogg_pages(file, start)
+    # libsndfile reads one stream alone, which has to end where the file does.
+    ends = [*links[1:], None if missing else end]
+    parts = tuple(Edit(0, a, b"", b) for a, b in zip(links, ends, strict=True))
+    return Contents(missing, parts if len(parts) > 1 else ())
+
+
+def _ogg_pages(file: BinaryIO, start: int) -> tuple[str, list[int], int]:
+    """What is missing, where streams begin that follow one another, where the last page ends."""
     length, position = _length(file), start
     numbers: dict[bytes, int] = {}  # of the pages to come, of streams that go on
-    ended = False
+    links = [start]
     while (head := _at(file, position, 27)).startswith(b"OggS") and len(head) == 27:
         segments = file.read(head[26])
         end = position + 27 + len(segments) + sum(segments)
         if len(segments) < head[26] or end > length:
-            return Contents(f"{length} bytes of at least {end}")
+            return f"{length} bytes of at least {end}", links, position
         body = file.read(sum(segments))
-        if ended and not numbers:
-            return Contents(
-                f"another stream begins at byte {position}, which cannot be read with the first: "
-                "split them"
-            )
         stream, number = head[14:18], int.from_bytes(head[18:22], "little")
         checked = head[:22] + bytes(4) + head[26:] + segments + body
         if _ogg_checksum(checked) != int.from_bytes(head[22:26], "little"):
-            return Contents(f"the page at byte {position} is damaged")
+            return f"the page at byte {position} is damaged", links, position
         if number != numbers.get(stream, number):
-            return Contents(f"pages are missing before byte {position}")
+            return f"pages are missing before byte {position}", links, position
+        if position > start and not numbers:
+            links.append(position)
         numbers[stream] = number + 1
         if head[5] & 4:
             del numbers[stream]
-            ended = True
         position = end
     if numbers and position + 27 <= length:
-        return Contents(f"no page at byte {position} of {length}")
-    return Contents("it ends before the last page of its stream" if numbers else "")
+        return f"no page at byte {position} of {length}", links, position
+    return "it ends before the last page of its stream" * bool(numbers), links, position
 
 
 def _ogg_checksum(page: bytes) -> int:
@@ -447,7 +472,7 @@ def _mp3(file: BinaryIO, start: int) -> Contents:
                 return Contents(f"{length} bytes of at least {position + frame.size}")
             bit_rates.add(head[2] >> 4)
             count, position = count + 1, position + frame.size
-        elif (following := _after_id3(file, position)) > position:
+        elif (following := after_id3(file, position)) > position:
             position = following
         else:
             break
@@ -463,9 +488,9 @@ def _mp3(file: BinaryIO, start: int) -> Contents:
         return Contents(f"no frame of the same kind at byte {position} of {length}")
     if field is None:  # libsndfile takes the bit rate of the first frame for that of all
         counting = _counting_frame(_at(file, start, 4), first, count)
-        return Contents("", Edit(start, start, counting) if len(bit_rates) > 1 else None)
+        return Contents("", (Edit(start, start, counting),) if len(bit_rates) > 1 else ())
     edit = Edit(field, field + 4, count.to_bytes(4, "big"))
-    return Contents("", edit if count > declared else None)
+    return Contents("", (edit,) if count > declared else ())
 
 
 def _declared_frames(file: BinaryIO, start: int, first: _Frame) -> tuple[int | None, int]:
@@ -491,7 +516,7 @@ def _counting_frame(head: bytes, first: _Frame, count: int) -> bytes:
 
 _LOOKS: dict[bytes, Callable[[BinaryIO, int], Contents]] = {
     b"RIFF": _riff,
-    b"RIFX": lambda file, start: _riff(file, start, _RIFX),
+    b"RIFX": lambda file, start: _riff(file, start, RIFX),
     b"RF64": _rf64,
     b"FORM": _form,
     b"riff": _w64,

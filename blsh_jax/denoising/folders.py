@@ -1,15 +1,18 @@
 """Denoising files, whole folders, or standard input to standard output."""
 
 import contextlib
+import dataclasses
 import math
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tqdm import tqdm
 
@@ -18,7 +21,10 @@ from blsh_jax.denoising.recordings import check_settings, denoise_file
 from blsh_jax.models.model import Model
 
 PIPE = "-"
-_BAR = "{l_bar}{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}]"
+PREVIEW_SECONDS = 10.0
+_BAR = "{l_bar}{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}, {remaining} left]"
+_DESCRIPTORS = ("/dev/fd/", "/proc/self/fd/")
+_STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 
 
 class Settings(NamedTuple):
@@ -29,12 +35,16 @@ class Settings(NamedTuple):
         max_attenuation_db: no frequency is attenuated by more than this, in dB.
         overwrite: write over files that are already there.
         partial: denoise files that are cut short or damaged as far as they go.
+        preview: denoise the first ``PREVIEW_SECONDS`` alone, into ``NAME.preview.SUFFIX``.
+        quiet: show no progress.
     """
 
     dry_wet: float = 1.0
     max_attenuation_db: float = math.inf
     overwrite: bool = False
     partial: bool = False
+    preview: bool = False
+    quiet: bool = False
 
 
 class Found(NamedTuple):
@@ -42,82 +52,158 @@ class Found(NamedTuple):
 
     Attributes:
         pairs: files to read, and to write.
-        failed: one message for each folder that could not be listed; it names the folder.
+        failed: one message for each input that is not there, and each folder that could not be
+            listed; it names the input or the folder.
     """
 
     pairs: list[tuple[Path, Path]]
     failed: list[str]
 
 
-class Summary(NamedTuple):
-    """What became of the files.
+Status = Literal["denoised", "kept", "outdated", "failed", "not done"]
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What became of a file.
 
     Attributes:
-        done: files denoised.
-        kept: files that were already there.
-        failed: one message for each file that could not be denoised; it names the file.
-        cut_short: one message for each file denoised as far as it goes; it names the file.
-        left: files that were not come to, or not finished, as the run was stopped.
-        audio_seconds: length of what was denoised.
+        source: the file to read.
+        target: the file to write.
+        status: ``kept`` if ``target`` was already there, ``outdated`` if it is older than
+            ``source``, too, ``not done`` if the run was stopped before or in the middle.
+        seconds: of audio that were denoised.
+        cut_short: whether it was denoised as far as it goes, being cut short or damaged.
+        messages: why it failed, what was cut off and what was lost; each names a file.
+    """
+
+    source: Path
+    target: Path
+    status: Status = "not done"
+    seconds: float = 0.0
+    cut_short: bool = False
+    messages: list[str] = dataclasses.field(default_factory=list)
+
+
+class Summary(NamedTuple):
+    """What became of all files.
+
+    Attributes:
+        outcomes: of each file.
+        unlisted: as ``Found.failed``.
         seconds: time taken.
         stopped: what stopped the run, to be raised again; None if nothing did.
     """
 
-    done: int
-    kept: int
-    failed: list[str]
-    cut_short: list[str]
-    left: int
-    audio_seconds: float
+    outcomes: list[Outcome]
+    unlisted: list[str]
     seconds: float
     stopped: KeyboardInterrupt | SystemExit | None = None
 
+    def count(self, status: Status) -> int:
+        """How many files ended so; of ``failed`` with the inputs that are not there."""
+        counts = Counter(outcome.status for outcome in self.outcomes)
+        return counts[status] + len(self.unlisted) * (status == "failed")
+
+    @property
+    def messages(self) -> list[str]:
+        """All that is to be said of single files, in their order."""
+        of_files = [text for outcome in self.outcomes for text in outcome.messages]
+        return self.unlisted + of_files
+
+    @property
+    def compared(self) -> list[tuple[Path, Path]]:
+        """The files that have an output of theirs, and the outputs."""
+        there = ("denoised", "kept")
+        return [(o.source, o.target) for o in self.outcomes if o.status in there]
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every output is that of its input."""
+        return not (self.count("failed") or self.count("outdated") or self.count("not done"))
+
     def __str__(self) -> str:
-        counts = [f"{self.done} denoised"]
-        counts[0] += f" ({len(self.cut_short)} cut short or damaged)" * bool(self.cut_short)
-        counts += [f"{self.kept} already there"] * bool(self.kept)
-        counts += [f"{len(self.failed)} failed"] * bool(self.failed)
-        counts += [f"{self.left} not done"] * bool(self.left)
-        speed = self.audio_seconds / max(self.seconds, 1e-9)
-        took = (
-            f"{self.audio_seconds:.0f} s of audio in {self.seconds:.1f} s ({speed:.0f} x real time)"
-        )
-        return ", ".join(counts) + (f": {took}" if self.done else "")
+        done, cut_short = self.count("denoised"), sum(o.cut_short for o in self.outcomes)
+        counts = [f"{done} denoised"]
+        counts[0] += f" ({cut_short} cut short or damaged)" * bool(cut_short)
+        texts: dict[Status, str] = {
+            "kept": "kept (already there; give --overwrite)",
+            "outdated": "kept though the input is newer (give --overwrite)",
+            "failed": "failed",
+            "not done": "not done",
+        }
+        counts += [f"{self.count(s)} {text}" for s, text in texts.items() if self.count(s)]
+        heard = sum(outcome.seconds for outcome in self.outcomes)
+        speed = heard / max(self.seconds, 1e-9)
+        times = f"{speed:.1f}" if speed < 10 else f"{speed:.0f}"
+        took = f"{heard:.0f} s of audio in {self.seconds:.1f} s ({times} x real time)"
+        return ", ".join(counts) + (f": {took}" if done else "")
+
+    def record(self) -> dict[str, Any]:
+        """The same for programs, of what JSON holds."""
+        files = [
+            dataclasses.asdict(o) | {"source": str(o.source), "target": str(o.target)}
+            for o in self.outcomes
+        ]
+        return {"files": files, "unlisted": self.unlisted, "seconds": round(self.seconds, 3)}
 
 
-def find_pairs(source: Path, target: Path) -> Found:
+def find_pairs(sources: Sequence[str | os.PathLike], target: str | os.PathLike) -> Found:
     """What to read and what to write.
 
     Args:
-        source: a file, or a folder, which is searched recursively.
-        target: the file or folder to write; a folder takes a file under its own name, and keeps the
-            tree of a folder.
+        sources: files, and folders, which are searched recursively.
+        target: the file or folder to write. A folder, or a name that ends with a slash, takes files
+            under their own names, and keeps the tree of a folder. So does the target of several
+            sources, in which each folder gets one of its name.
 
     Returns:
-        The pairs, by name, and the folders that could not be listed.
+        The pairs, by name.
 
     Raises:
-        ValueError: there is nothing to read, or an input would be written over.
+        ValueError: there is nothing to read, an input would be written over, or several inputs
+            have one file as target.
     """
-    failed: list[str] = []
-    if source.is_dir():
-        found = audio.find_audio(
-            source, lambda error: failed.append(f"{error.filename}: {error.strerror}")
-        )
-        pairs = [(path, target / path.relative_to(source)) for path in found]
-    elif source.exists():
-        pairs = [(source, target / source.name if target.is_dir() else target)]
-    else:
-        raise ValueError(f"{source}: no such file or folder")
-    if not pairs and not failed:
-        raise ValueError(f"{source}: no audio files in this folder")
+    inside = len(sources) > 1 or os.fspath(target).endswith(("/", os.sep))
+    target = Path(target)
+    if inside and target.exists() and not target.is_dir():
+        raise ValueError(f"{target}: is a file, not a folder, which OUTPUT of several inputs is")
+    pairs: list[tuple[Path, Path]] = []
+    unlisted: list[str] = []
+    missing: list[str] = []
+    for source in map(Path, sources):
+        if source.is_dir():
+            below = target / source.name if len(sources) > 1 else target
+            note = lambda error: unlisted.append(f"{error.filename}: {error.strerror}")
+            found = audio.find_audio(source, note)
+            pairs += [(path, below / path.relative_to(source)) for path in found]
+            missing += [f"{source}: no audio files in this folder"] * (not found and not unlisted)
+        elif source.exists():
+            pairs.append((source, target / source.name if inside or target.is_dir() else target))
+        else:
+            missing.append(f"{source}: no such file or folder")
+    if not pairs and not unlisted:
+        raise ValueError("; ".join(missing))
     inputs = {_real(path) for path, _ in pairs}
     for _, path in pairs:
         if _real(path) in inputs:
             raise ValueError(f"{path}: is also an input; choose another OUTPUT")
-    if source.is_dir() and _real(target).is_relative_to(_real(source)):
-        raise ValueError(f"{target}: lies inside {source}, whose files are read; choose another")
-    return Found(pairs, failed)
+    for source in map(Path, sources):
+        if source.is_dir() and _real(target).is_relative_to(_real(source)):
+            raise ValueError(
+                f"{target}: lies inside {source}, whose files are read; choose another"
+            )
+    return Found(pairs, missing + unlisted)
+
+
+def report_path(target: str) -> Path:
+    """Where a page on the outputs lies: inside a folder, beside a file.
+
+    Args:
+        target: as of ``find_pairs``, written.
+    """
+    path = Path(target)
+    return path / f"{path.name}.report.html" if path.is_dir() else path.with_suffix(".report.html")
 
 
 def _real(path: Path) -> Path:
@@ -125,14 +211,14 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def denoise_files(pairs: list[tuple[Path, Path]], model: Model, settings: Settings) -> Summary:
+def denoise_files(found: Found, model: Model, settings: Settings) -> Summary:
     """Denoise files one after another; one that fails does not stop the others.
 
     A file to write that is already there is kept, whatever it holds: it came from an earlier run,
     which gives a file its name only once it is whole, or from somebody else.
 
     Args:
-        pairs: files to read, and to write. Of several that would be written to one file, through
+        found: files to read, and to write. Of several that would be written to one file, through
             links or as the file system takes their names for the same, the first is.
         model: what to denoise with.
         settings: how.
@@ -145,41 +231,72 @@ def denoise_files(pairs: list[tuple[Path, Path]], model: Model, settings: Settin
         ValueError: a setting is out of range.
     """
     check_settings(settings.dry_wet, settings.max_attenuation_db)
-    start, done, kept, heard = time.perf_counter(), 0, 0, 0.0
-    failed: list[str] = []
-    cut_short: list[str] = []
+    start = time.perf_counter()
+    outcomes = [Outcome(source, _named(target, settings)) for source, target in found.pairs]
     stopped: KeyboardInterrupt | SystemExit | None = None
     written: dict[tuple[int, int], Path] = {}
     try:
-        total = sum(_seconds(*pair, settings.overwrite) for pair in pairs)
-        with tqdm(total=total, bar_format=_BAR, disable=None) as bar:
-            for source, target in pairs:
-                bar.set_description(source.name)
+        total = sum(_seconds(outcome, settings) for outcome in outcomes)
+        disable = True if settings.quiet else None  # None: unless it is a terminal
+        with tqdm(total=total, bar_format=_BAR, disable=disable) as bar:
+            for number, outcome in enumerate(outcomes, 1):
+                bar.set_description(f"{number}/{len(outcomes)} {outcome.source.name}")
                 try:
-                    if target.exists() and (same := written.get(_identity(target))):
-                        raise ValueError(f"{source}: its output is that of {same}, too: {target}")
-                    if target.is_file() and not settings.overwrite:
-                        kept += 1
-                    else:
-                        heard += denoise_file(
-                            source,
-                            target,
-                            model,
-                            dry_wet=settings.dry_wet,
-                            max_attenuation_db=settings.max_attenuation_db,
-                            partial=settings.partial,
-                            progress=bar.update,
-                            cut_short=cut_short.append,
-                        )
-                        done += 1
-                    written[_identity(target)] = source
+                    _denoise(outcome, model, settings, written, bar)
                 except (ValueError, OSError, RuntimeError, MemoryError) as error:
-                    failed.append(str(error) if str(source) in str(error) else f"{source}: {error}")
+                    named = str(outcome.source) in str(error)
+                    outcome.status = "failed"
+                    outcome.messages = [str(error) if named else f"{outcome.source}: {error}"]
     except (KeyboardInterrupt, SystemExit) as stop:
         stopped = stop
-    left = len(pairs) - done - kept - len(failed)
-    seconds = time.perf_counter() - start
-    return Summary(done, kept, failed, cut_short, left, heard, seconds, stopped)
+    return Summary(outcomes, found.failed, time.perf_counter() - start, stopped)
+
+
+def _denoise(
+    outcome: Outcome,
+    model: Model,
+    settings: Settings,
+    written: dict[tuple[int, int], Path],
+    bar: "tqdm[Any]",
+) -> None:
+    source, target = outcome.source, outcome.target
+    if target.exists() and (same := written.get(_identity(target))):
+        raise ValueError(f"{source}: its output is that of {same}, too: {target}")
+    if _is_kept(target, settings):
+        outcome.status = "kept"
+        if source.stat().st_mtime > target.stat().st_mtime:
+            outcome.status = "outdated"
+            outcome.messages = [f"{target}: kept, though {source} is newer; give --overwrite"]
+    else:
+
+        def cut_short(message: str) -> None:
+            outcome.cut_short = True
+            outcome.messages.append(message)
+
+        outcome.seconds = denoise_file(
+            source,
+            target,
+            model,
+            dry_wet=settings.dry_wet,
+            max_attenuation_db=settings.max_attenuation_db,
+            partial=settings.partial,
+            # Headers may say less than there is, and tqdm complains of more than all.
+            progress=lambda seconds: bar.update(max(0.0, min(seconds, bar.total - bar.n))),
+            cut_short=cut_short,
+            note=outcome.messages.append,
+            limit=PREVIEW_SECONDS if settings.preview else math.inf,
+        )
+        outcome.status = "denoised"
+    written[_identity(target)] = source
+
+
+def _named(target: Path, settings: Settings) -> Path:
+    """Previews get a name of their own, so that none is ever taken for the whole."""
+    return target.with_name(f"{target.stem}.preview{target.suffix}") if settings.preview else target
+
+
+def _is_kept(target: Path, settings: Settings) -> bool:
+    return target.is_file() and not settings.overwrite and not settings.preview
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -188,45 +305,131 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-@contextlib.contextmanager
-def piped(source: str, target: str) -> Iterator[tuple[Path, Path]]:
-    """Paths for INPUT and OUTPUT, of which either or both may be ``-``.
+class Piped(NamedTuple):
+    """Files in place of streams.
 
-    Standard input is kept in a temporary file until it ends, and standard output is a WAV file that
-    is sent only once it is whole, so that memory stays bounded and nothing broken is passed on.
+    Attributes:
+        sources: paths to read.
+        target: path to write.
+        names: what stands in a message for the path of such a file.
+        to_stdout: whether the output goes to standard output.
+    """
+
+    sources: list[str]
+    target: str
+    names: dict[str, str]
+    to_stdout: bool
+
+    def shown(self, message: str) -> str:
+        """A message without the paths of files in place of streams."""
+        for path, name in self.names.items():
+            message = message.replace(path, name)
+        return message
+
+
+@contextlib.contextmanager
+def piped(sources: Sequence[str], target: str) -> Iterator[Piped]:
+    """Files for inputs and an output that are streams.
+
+    Streams are ``-``, ``/dev/stdin`` and ``/dev/stdout``, ``/dev/fd/N``, named pipes and devices.
+    What comes in is kept in a temporary file until it ends, and what goes out is sent only once it
+    is whole, so that memory stays bounded and nothing broken is passed on. It is in the format that
+    the suffix of a named pipe stands for, else WAV.
 
     Args:
-        source: a path, or ``-`` for standard input.
+        sources: paths, or ``-`` for standard input.
         target: a path, or ``-`` for standard output.
 
     Yields:
-        The path to read and the path to write.
+        The paths to read and to write.
 
     Raises:
-        ValueError: a folder is to be sent to standard output.
+        ValueError: a folder or several inputs are to be sent to a stream, or a stream is closed or
+            a terminal.
     """
-    if target == PIPE and source != PIPE and Path(source).is_dir():
-        raise ValueError(f"{source}: is a folder, standard output takes one file; give a folder")
-    with tempfile.TemporaryDirectory(prefix="blsh-") as folder:
-        read = Path(folder, "standard input") if source == PIPE else Path(source)
-        write = Path(folder, "out.wav") if target == PIPE else Path(target)
-        if source == PIPE:
-            with read.open("wb") as file:
-                shutil.copyfileobj(sys.stdin.buffer, file)
-        yield read, write
-        if target == PIPE and write.exists():
-            _send(write, sys.stdout.buffer)
+    goes_out = _is_stream(target)
+    if goes_out and (len(sources) > 1 or Path(sources[0]).is_dir()):
+        what = f"{sources[0]}: is a folder" if len(sources) == 1 else f"{len(sources)} inputs"
+        raise ValueError(f"{what}, standard output takes one file; give a folder")
+    with contextlib.ExitStack() as stack:
+        # Opened before any work, so that what cannot be opened is said at once.
+        stream = stack.enter_context(_opened(target, "wb")) if goes_out else None
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="blsh-"))
+        names: dict[str, str] = {}
+        read = []
+        for number, source in enumerate(sources):
+            if not _is_stream(source):
+                read.append(source)
+                continue
+            path = Path(
+                folder, str(number), "standard input" if source == PIPE else Path(source).name
+            )
+            path.parent.mkdir()
+            with _opened(source, "rb") as incoming, path.open("wb") as file:
+                shutil.copyfileobj(incoming, file)
+            names[str(path)] = "standard input" if source == PIPE else source
+            read.append(str(path))
+        write = target
+        if goes_out:
+            write = str(Path(folder, "out").with_suffix(_suffix(target)))
+            names[write] = "standard output" if target == PIPE else target
+        yield Piped(read, write, names, target == PIPE or _descriptor(target) == 1)
+        if stream is not None and Path(write).exists():
+            with open(write, "rb") as file:
+                shutil.copyfileobj(file, stream)
+            stream.flush()
 
 
-def _send(path: Path, stream: BinaryIO) -> None:
-    with path.open("rb") as file:
-        shutil.copyfileobj(file, stream)
-    stream.flush()
+def _descriptor(name: str) -> int | None:
+    """The number of an open file that a name stands for, if it does."""
+    for start in _DESCRIPTORS:
+        if name.startswith(start) and name[len(start) :].isdigit():
+            return int(name[len(start) :])
+    return _STANDARD.get(name)
 
 
-def _seconds(source: Path, target: Path, overwrite: bool) -> float:
+def _is_stream(name: str) -> bool:
+    if name == PIPE or _descriptor(name) is not None:
+        return True
+    try:
+        mode = os.stat(name).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+@contextlib.contextmanager
+def _opened(name: str, mode: Literal["rb", "wb"]) -> Iterator[Any]:
+    """A stream, opened."""
+    number = _descriptor(name)
+    number = ("rb", "wb").index(mode) if name == PIPE else number
+    if number in (0, 1):
+        standard, what = ((sys.stdin, "input"), (sys.stdout, "output"))[number]
+        if standard is None:
+            raise ValueError(f"standard {what} is closed: give a file")
+        if standard.isatty():
+            raise ValueError(f"standard {what} is a terminal: give a file, or a pipe to it")
+        yield standard.buffer
+        return
+    with open(name if number is None else number, mode, closefd=number is None) as file:
+        yield file
+
+
+def _suffix(target: str) -> str:
+    """The suffix of a file that is sent to a stream."""
+    try:
+        audio.suffix_kind(Path(target))
+    except audio.AudioError:
+        return ".wav"
+    return Path(target).suffix
+
+
+def _seconds(outcome: Outcome, settings: Settings) -> float:
     """Seconds to denoise, for the progress bar; 0 if that will fail, which is reported then."""
     try:
-        return 0.0 if target.is_file() and not overwrite else audio.seconds(source)
+        if _is_kept(outcome.target, settings):
+            return 0.0
+        seconds = audio.seconds(outcome.source)
     except OSError:
         return 0.0
+    return min(seconds, PREVIEW_SECONDS) if settings.preview else seconds

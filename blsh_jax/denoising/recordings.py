@@ -12,21 +12,21 @@ their noise is known from the first sample on.
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import soundfile
+import numpy.typing as npt
 from jax import Array
 
 from blsh_jax.corpora import audio
 from blsh_jax.denoising.buffers import SampleQueue, Turns
 from blsh_jax.denoising.pipeline import separate
-from blsh_jax.denoising.stream import Stream, check_samples
+from blsh_jax.denoising.stream import Stream, as_samples, check_samples
 from blsh_jax.models.model import Model, load_pretrained
 
 # 8 s at a time: few enough samples for any memory, frames enough to keep the search busy, and one
@@ -35,8 +35,6 @@ from blsh_jax.models.model import Model, load_pretrained
 _BLOCK_HOPS = 512
 _BLOCK_SAMPLES = 1 << 20
 _READ_SAMPLES = 1 << 17
-
-_Signal = TypeVar("_Signal", np.ndarray, Array)
 
 
 class Denoiser:
@@ -72,7 +70,7 @@ class Denoiser:
         hops: int | None = None,
         pre_roll: bool = True,
     ):
-        _check_rate(sample_rate)
+        sample_rate = _checked_rate(sample_rate)
         _check_channels(channels)
         check_settings(dry_wet, max_attenuation_db)
         rate = model.separation.stft.sample_rate
@@ -88,7 +86,7 @@ class Denoiser:
         self._sample_rate, self._model_rate, self._turns = sample_rate, rate, Turns()
         self._restart()
 
-    def feed(self, samples: np.ndarray) -> np.ndarray:
+    def feed(self, samples: npt.ArrayLike) -> np.ndarray:
         """Take the next samples; return those that are done.
 
         Args:
@@ -102,6 +100,7 @@ class Denoiser:
                 infinity or more than ``audio.LOUDEST``.
             RuntimeError: as ``buffers.Turns``.
         """
+        samples = as_samples(samples)
         if samples.ndim != 2 or samples.shape[0] != self._channels:
             raise ValueError(f"samples has shape {samples.shape}: give ({self._channels}, n)")
         check_samples(samples)
@@ -155,14 +154,36 @@ class Denoiser:
         return dry + self._dry_wet * (wet - dry) if self._dry_wet < 1 else wet
 
 
-def denoise(
-    noisy: _Signal,
+@overload
+def denoise(  # type: ignore[overload-overlap]  # JAX arrays are arrays of any library, too
+    noisy: Array,
     sample_rate: float,
     model: Model | None = None,
     *,
     dry_wet: float = 1.0,
     max_attenuation_db: float = math.inf,
-) -> _Signal:
+) -> Array: ...
+
+
+@overload
+def denoise(
+    noisy: npt.ArrayLike,
+    sample_rate: float,
+    model: Model | None = None,
+    *,
+    dry_wet: float = 1.0,
+    max_attenuation_db: float = math.inf,
+) -> np.ndarray: ...
+
+
+def denoise(
+    noisy: npt.ArrayLike | Array,
+    sample_rate: float,
+    model: Model | None = None,
+    *,
+    dry_wet: float = 1.0,
+    max_attenuation_db: float = math.inf,
+) -> np.ndarray | Array:
     """Remove the noise from speech.
 
     Every channel is denoised by itself. Rates other than the model's are resampled there and back;
@@ -171,36 +192,39 @@ def denoise(
     ``audio.QUIETEST`` count as digital silence. Traced samples cannot be refused: keep to that.
 
     Args:
-        noisy: (samples,) or (channels, samples) floating point, NumPy or JAX. Inside ``jit`` and
-            ``vmap`` too, if ``sample_rate`` is the model's.
+        noisy: (samples,) or (channels, samples) floating point: an array of any library, a list or
+            a buffer. JAX arrays inside ``jit`` and ``vmap`` too, if ``sample_rate`` is the model's.
         sample_rate: of ``noisy``, in Hz.
         model: what to denoise with; the pretrained model if not given.
         dry_wet: 1 gives the denoised signal, 0 ``noisy`` as it is, and values between a mixture.
         max_attenuation_db: no frequency is attenuated by more than this, in dB.
 
     Returns:
-        The speech: same kind of array, dtype, shape, rate, and aligned to the sample.
+        The speech: same dtype, shape, rate, and aligned to the sample; a JAX array if ``noisy`` is
+        one, else a NumPy array.
 
     Raises:
         ValueError: ``noisy`` has no samples, more than two axes or ``audio.MAX_CHANNELS`` channels,
-            samples that are NaN, infinite or beyond ``audio.LOUDEST``, or is not floating point; a
-            setting is out of range, such as a rate not from ``audio.MIN_RATE`` to
-            ``audio.MAX_RATE``; or ``noisy`` is traced at a rate that is not the model's.
+            more channels than samples, which is the wrong way round, samples that are NaN, infinite
+            or beyond ``audio.LOUDEST``, or is not floating point; a setting is out of range, such
+            as a rate not from ``audio.MIN_RATE`` to ``audio.MAX_RATE``; or ``noisy`` is traced at a
+            rate that is not the model's.
 
     Source: [ICASSP20] Algorithm 1.
     """
-    _check_rate(sample_rate)
+    sample_rate = _checked_rate(sample_rate)
     check_settings(dry_wet, max_attenuation_db)
-    _check_signal(noisy)
     model = _pretrained_model() if model is None else model
     if isinstance(noisy, jax.core.Tracer):
+        _check_signal(noisy)
         return _denoise_traced(noisy, sample_rate, model, dry_wet, _floor(max_attenuation_db))
-    signals = np.atleast_2d(np.asarray(noisy))
-    check_samples(signals)
-    denoiser = Denoiser(model, sample_rate, len(signals), dry_wet, max_attenuation_db)
-    speech = _denoise_whole(denoiser, signals)
-    like = jnp.asarray if isinstance(noisy, Array) else np.asarray
-    return like(speech.reshape(noisy.shape), dtype=noisy.dtype)
+    signal = as_samples(noisy, "noisy")
+    _check_signal(signal)
+    rows = np.atleast_2d(signal)
+    check_samples(rows)
+    denoiser = Denoiser(model, sample_rate, len(rows), dry_wet, max_attenuation_db)
+    speech = _denoise_whole(denoiser, rows).reshape(signal.shape)
+    return jnp.asarray(speech) if isinstance(noisy, Array) else speech
 
 
 def denoise_file(
@@ -213,11 +237,14 @@ def denoise_file(
     partial: bool = False,
     progress: Callable[[float], object] | None = None,
     cut_short: Callable[[str], object] = warnings.warn,
+    note: Callable[[str], object] = warnings.warn,
+    limit: float = math.inf,
 ) -> float:
     """Denoise an audio file of any length in bounded memory.
 
     The same rate, channels, length and sample format come out, and the same container if the
-    suffixes agree. A target format that does not have the sample format gets its own default.
+    suffixes agree. What another container does not hold is replaced as ``audio.target_format``
+    says.
 
     Args:
         source: the file to read.
@@ -228,6 +255,8 @@ def denoise_file(
         partial: denoise a file that is cut short or damaged as far as it goes.
         progress: called with the seconds of audio that were read since the last call.
         cut_short: called of such a file with a sentence that names it and what it lacks.
+        note: called with a sentence on what ``target`` does not hold of ``source``.
+        limit: seconds to denoise, from the start.
 
     Returns:
         Seconds of audio.
@@ -242,19 +271,34 @@ def denoise_file(
         raise ValueError(f"{source}: is also the output; name another one")
     model = _pretrained_model() if model is None else model
     with audio.reading(source, partial) as read:
-        kind, subtype, endian = _target_format(read, source, target)
+        kind, subtype, endian, rate = audio.target_format(source, target, read)
         denoiser = Denoiser(model, read.sample_rate, read.channels, dry_wet, max_attenuation_db)
+        resampler = audio.Resampler(read.sample_rate, rate, read.channels)
         with audio.writing(
-            target, read.sample_rate, read.channels, subtype, kind, endian
+            target, rate, read.channels, subtype, kind, endian, read.tags()
         ) as written:
-            for block in read.blocks(_read_samples(read.channels)):
-                written.write(denoiser.feed(block))
+            for block in _first(read, limit):
+                written.write(resampler.feed(denoiser.feed(block)))
                 if progress is not None:
                     progress(block.shape[-1] / read.sample_rate)
-            written.write(denoiser.flush())
+            written.write(resampler.feed(denoiser.flush(), last=True))
+    if rate != read.sample_rate:
+        note(f"{target}: at {rate} Hz, as {subtype} does not hold {read.sample_rate} Hz")
+    if written.lost:
+        note(f"{target}: does not hold of its input: {', '.join(written.lost)}")
     if read.missing:
         cut_short(f"{source}: cut short or damaged ({read.missing}): denoised as far as it goes")
-    return written.num_samples / read.sample_rate
+    return written.num_samples / rate
+
+
+def _first(read: audio.Reader, limit: float) -> Iterator[np.ndarray]:
+    """Blocks of a file until so many seconds of it are read."""
+    left = limit * read.sample_rate
+    for block in read.blocks(_read_samples(read.channels)):
+        yield block[:, : math.ceil(min(left, block.shape[-1]))]
+        left -= block.shape[-1]
+        if left <= 0:
+            break
 
 
 def _denoise_whole(denoiser: Denoiser, signals: np.ndarray) -> np.ndarray:
@@ -268,17 +312,6 @@ def _denoise_whole(denoiser: Denoiser, signals: np.ndarray) -> np.ndarray:
 def _read_samples(channels: int) -> int:
     """Samples of a channel to take at a time; resampling makes up to 16 of each."""
     return min(_READ_SAMPLES, _BLOCK_SAMPLES // 4 // channels)
-
-
-def _target_format(
-    read: audio.Reader, source: Path, target: Path
-) -> tuple[str, str | None, str | None]:
-    """Container, sample format and byte order of the file to write."""
-    same = source.suffix.lower() == target.suffix.lower()
-    kind = read.kind if same else audio.suffix_kind(target)
-    if soundfile.check_format(kind, read.subtype, read.endian):
-        return kind, read.subtype, read.endian
-    return kind, read.subtype if soundfile.check_format(kind, read.subtype) else None, None
 
 
 def _denoise_traced(
@@ -309,11 +342,19 @@ def check_settings(dry_wet: float, max_attenuation_db: float) -> None:
         raise ValueError(f"max_attenuation_db is {max_attenuation_db}: give 0 dB or more")
 
 
-def _check_rate(sample_rate: float) -> None:
-    if not audio.MIN_RATE <= sample_rate <= audio.MAX_RATE:
+def _checked_rate(sample_rate: float) -> float:
+    """The rate as a number of Python, whatever library it is of."""
+    try:
+        rate = (
+            math.nan if isinstance(sample_rate, str) or np.ndim(sample_rate) else float(sample_rate)
+        )
+    except TypeError:  # such as None
+        rate = math.nan
+    if not audio.MIN_RATE <= rate <= audio.MAX_RATE:
         raise ValueError(
             f"sample_rate is {sample_rate}: give {audio.MIN_RATE} to {audio.MAX_RATE} Hz"
         )
+    return rate
 
 
 def _check_channels(channels: int) -> None:
@@ -326,12 +367,13 @@ def _check_signal(noisy: np.ndarray | Array) -> None:
         raise ValueError(
             f"noisy has shape {noisy.shape}: give (samples,) or (channels, samples), not empty"
         )
-    if noisy.ndim == 2 and noisy.shape[0] > audio.MAX_CHANNELS:
+    if noisy.ndim == 2 and noisy.shape[0] > min(audio.MAX_CHANNELS, noisy.shape[1]):
         raise ValueError(
             f"noisy has shape {noisy.shape}, {noisy.shape[0]} channels: give (channels, samples), "
-            f"so transpose what soundfile reads; at most {audio.MAX_CHANNELS} channels"
+            f"so transpose what soundfile reads (noisy.T); at most {audio.MAX_CHANNELS} channels, "
+            "and no more than samples"
         )
-    if not jnp.issubdtype(noisy.dtype, jnp.floating):
+    if not jnp.issubdtype(noisy.dtype, jnp.floating):  # of traced samples
         raise ValueError(f"noisy is {noisy.dtype}: give floating point samples in [-1, 1]")
 
 

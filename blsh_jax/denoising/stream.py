@@ -8,6 +8,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jax import Array
 
 from blsh_jax.corpora.audio import LOUDEST
@@ -64,14 +65,37 @@ def _advance(model: Model, state: State, samples: Array, floor: Array) -> tuple[
     return state, jnp.stack([output.speech, output.high_gain])
 
 
-def check_samples(samples: np.ndarray) -> None:
-    """Raise ValueError about samples that would spoil all that follow, or are none.
+def as_samples(samples: npt.ArrayLike, name: str = "samples") -> np.ndarray:
+    """What people give, as an array of samples: not copied if it is one.
 
     Args:
-        samples: anything; floating point, none of them NaN, infinite or beyond ``LOUDEST``, passes.
+        samples: floating point; an array of any library, a list or a buffer.
+        name: of the argument, for messages.
+
+    Raises:
+        ValueError: NumPy cannot read it, or it is not floating point.
     """
-    if not jnp.issubdtype(samples.dtype, jnp.floating):
-        raise ValueError(f"samples is {samples.dtype}: give floating point samples in [-1, 1]")
+    try:
+        array = np.asarray(samples)
+    except (TypeError, ValueError, RuntimeError) as error:  # of other devices, ragged lists
+        kind = type(samples).__name__
+        raise ValueError(
+            f"{name} is a {kind}, not a NumPy array, nor readable as one ({error})"
+        ) from error
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        # Of audio; integers of 64 bits are those of a list, whose scale nobody knows.
+        signed = array.dtype in (np.int8, np.int16, np.int32)
+        scaled = f", such as {name} / {np.iinfo(array.dtype).max + 1}" if signed else ""
+        raise ValueError(f"{name} is {array.dtype}: give floating point samples in [-1, 1]{scaled}")
+    return array
+
+
+def check_samples(samples: np.ndarray) -> None:
+    """Raise ValueError about samples that would spoil all that follow.
+
+    Args:
+        samples: of any shape; none of them NaN, infinite or beyond ``LOUDEST`` passes.
+    """
     if not float(np.abs(samples).max(initial=0)) <= LOUDEST:
         raise ValueError(
             f"samples holds NaN, infinity, or more than {LOUDEST:g}: replace them before denoising"
@@ -117,7 +141,7 @@ class Stream:
         self._turns = Turns()
         self._restart()
 
-    def feed(self, samples: np.ndarray) -> np.ndarray:
+    def feed(self, samples: npt.ArrayLike) -> np.ndarray:
         """Take the next samples; return those that are done.
 
         Args:
@@ -131,6 +155,7 @@ class Stream:
                 point, or holds NaN, infinity or more than ``LOUDEST``.
             RuntimeError: as ``buffers.Turns``.
         """
+        samples = as_samples(samples)
         lead = () if self._channels is None else (self._channels,)
         if samples.ndim == 0 or samples.shape[:-1] != lead:
             wanted = "(n,)" if self._channels is None else f"({self._channels}, n)"

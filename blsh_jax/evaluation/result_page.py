@@ -1,7 +1,8 @@
-"""The page of a separation experiment: one HTML file with scores, matrices and mixtures to hear.
+"""Pages to listen to: of a separation experiment, with scores and matrices, or of one's own files.
 
     shown = examples(systems, mixtures, stft)
     write("report.html", title, lead, rows, shown, model)
+    write_comparison("report.html", [("noisy.wav", "clean.wav")])
 
 Sound and pictures lie inside the file, and nothing is fetched. All text is escaped.
 """
@@ -9,8 +10,10 @@ Sound and pictures lie inside the file, and nothing is fetched. All text is esca
 import base64
 import html
 import io
+import math
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -20,7 +23,7 @@ from matplotlib.figure import Figure
 
 from blsh_jax import corpora, evaluation, files, training
 from blsh_jax.config import StftConfig
-from blsh_jax.corpora import Batch, Mixtures
+from blsh_jax.corpora import Batch, Mixtures, audio
 from blsh_jax.evaluation import System, metrics, plots, records
 from blsh_jax.models.model import Model
 from blsh_jax.paper import codes, similarity, spectra
@@ -43,6 +46,8 @@ _ABOUT_MATRICES = (
     "of bits that two frames agree on, about half by chance, so it is brighter than the target; "
     "what counts is which pairs stand out."
 )
+_MOST_COMPARED, _COMPARED_SECONDS = 12, 15.0
+_HIGHEST_RATE = 48_000
 _SHOWN_SECONDS = 10  # the matrices grow with the square
 _ABOUT_SOUNDS = (
     "All sounds of a mixture are played at one gain and drawn in one colour scale. A mask says how "
@@ -187,6 +192,63 @@ def write(
             for name, matrix in ({"target": target} | learned).items()
         ]
         sections.append(_section("Self-similarity", _ABOUT_MATRICES, _gallery(*pictures)))
+    _write_page(path, title, lead, sections)
+
+
+def write_comparison(
+    path: str | os.PathLike, pairs: Sequence[tuple[str | os.PathLike, str | os.PathLike]]
+) -> None:
+    """Write a page of recordings before and after, whole or not at all.
+
+    Of many the first few are shown, and of each the start, so that the page stays small.
+
+    Args:
+        path: the file (.html).
+        pairs: recordings as they were, and denoised.
+
+    Raises:
+        AudioError: one cannot be read.
+    """
+    shown = pairs[:_MOST_COMPARED]
+    sections = []
+    for source, target in shown:
+        sounds, stft = _compared(Path(source), Path(target))
+        # Names need not be valid in any encoding.
+        name = os.fsencode(Path(source).name).decode(errors="replace")
+        sections.append(_section(name, "", _players(sounds, stft)))
+    of_all = f"{len(shown)} of {len(pairs)}" if len(pairs) > len(shown) else f"{len(pairs)}"
+    lead = (
+        f"{of_all} recordings before and after, the first {_COMPARED_SECONDS:.0f} seconds of each, "
+        "its channels averaged. Both are played at one gain and drawn in one colour scale."
+    )
+    _write_page(path, "Before and after", lead, sections)
+
+
+def _compared(source: Path, target: Path) -> tuple[list[Sound], StftConfig]:
+    """The starts of a recording and of what became of it, at a rate that browsers play."""
+    signals = {"before": _start(source), "after": _start(target)}
+    rate = min(signals["after"][1], _HIGHEST_RATE)
+    sounds = [
+        Sound(title, audio.resample(signal, own_rate, rate) if own_rate != rate else signal)
+        for title, (signal, own_rate) in signals.items()
+    ]
+    return sounds, StftConfig(sample_rate=rate)
+
+
+def _start(path: Path) -> tuple[np.ndarray, int]:
+    """The first seconds of a file, (n,) float32, and their rate."""
+    blocks, left = [], 0.0
+    with audio.reading(path, partial=True) as file:
+        left = _COMPARED_SECONDS * file.sample_rate
+        for block in file.blocks(1 << 16):
+            blocks.append(block[:, : math.ceil(min(left, block.shape[1]))].mean(axis=0))
+            left -= block.shape[1]
+            if left <= 0:
+                break
+        return np.concatenate(blocks).astype(np.float32), file.sample_rate
+
+
+def _write_page(path: str | os.PathLike, title: str, lead: str, sections: Sequence[str]) -> None:
     name = html.escape(title)
     start = f"{_HEAD}<title>{name}</title>\n</head>\n<body>\n<h1>{name}</h1>\n{_paragraph(lead)}"
     page = "\n".join([start, *sections, "</body>\n</html>\n"])
