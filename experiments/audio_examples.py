@@ -16,10 +16,10 @@ import numpy as np
 from absl import flags
 
 from blsh_jax import evaluation
+from blsh_jax.commands import launch
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Mixture, audio
 from blsh_jax.evaluation import System, records, searching
-from experiments import launch
 from experiments import protocol as protocols
 from experiments.cache import Cache
 from experiments.protocol import Protocol

@@ -19,8 +19,9 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from blsh_jax import files
+from blsh_jax.commands import launch
 from blsh_jax.evaluation import NAMES
-from experiments import claims, launch, pictures
+from experiments import claims, pictures
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"

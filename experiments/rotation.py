@@ -21,11 +21,12 @@ from absl import flags
 
 from blsh_jax import config as configs
 from blsh_jax import corpora, evaluation, training
+from blsh_jax.commands import launch
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Loaded, Mixtures
 from blsh_jax.evaluation import Measure, System
 from blsh_jax.robust.augmentation import AugmentedMixtures, training_mixtures
-from experiments import denoisers, launch
+from experiments import denoisers
 from experiments.cache import Cache, fingerprint
 from experiments.unseen import TEST_SEED, deal
 

@@ -143,7 +143,7 @@ def test_noises_that_got_worse_are_named():
 
 def test_a_tool_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "logmmse", None)
-    with pytest.raises(ValueError, match="pip install logmmse"):
+    with pytest.raises(ImportError, match="needs the extra 'tools'"):
         denoisers.system("logmmse")
 
 
