@@ -53,6 +53,8 @@ def test_rooms_import_downhill(room):
 def test_every_room_is_named_and_none_is_above_itself():
     found = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
     assert found <= set(ALLOWED)
+    pages = {path.stem for path in (PACKAGE.parent / "docs" / "api").glob("*.md")}
+    assert pages == set(ALLOWED) - {"commands", "files"} | {"README"}
     order = list(ALLOWED)
     assert all(order.index(below) < order.index(room) for room in order for below in ALLOWED[room])
 
