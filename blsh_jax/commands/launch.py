@@ -1,6 +1,7 @@
 """What launches share: flags, made from the configuration dataclasses, recordings, records."""
 
 import dataclasses
+import inspect
 import os
 import re
 import sys
@@ -276,6 +277,6 @@ def _flag_help(flag: flags.Flag) -> str:
 
 def _descriptions(config: type) -> dict[str, str]:
     """What the ``Attributes`` section of the docstring says of each field."""
-    section = (config.__doc__ or "").partition("Attributes:")[2]
-    entries = re.findall(r"^ {8}(\w+): (.*?)(?=^ {8}\w+:|\Z)", section, re.DOTALL | re.MULTILINE)
+    section = inspect.cleandoc(config.__doc__ or "").partition("Attributes:")[2]
+    entries = re.findall(r"^ {4}(\w+): (.*?)(?=^ {4}\w+:|\Z)", section, re.DOTALL | re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in entries}
