@@ -47,7 +47,7 @@ def _define_flags() -> None:
         "Record to write (.json); the picture of the curves goes beside it (.png)."
     )
     launch.define_corpora(required=False)
-    flags.DEFINE_list("parts", ["step", "curves", "scale"], "Parts to run.")
+    launch.define_choices("parts", ["step", "curves", "scale"], "Parts to run.")
     flags.DEFINE_integer("curve_frames", 20_000, "Frames of the curves.")
     flags.DEFINE_integer("curve_bits", 25, "Bits of the curves.")
     flags.DEFINE_list("scale_frames", ["225000"], "Numbers of frames of the scale part.")

@@ -83,7 +83,7 @@ def run(name: str) -> Any:
 
 def _define_flags() -> None:
     flags.DEFINE_string("output", None, "Folder that gets the notebooks with outputs.")
-    flags.DEFINE_list("names", list(NAMES), "Which to run.")
+    launch.define_choices("names", NAMES, "Which to run.")
 
 
 def main() -> None:

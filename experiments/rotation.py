@@ -136,7 +136,7 @@ def _define_flags() -> None:
     launch.define_train_config()
     flags.DEFINE_list("snrs", ["0", "10", "15"], "Signal-to-noise ratios of the tests, in dB.")
     launch.define_lengths("lengths", [25, 50, 150])
-    flags.DEFINE_list("tools", list(denoisers.TOOLS), "Other tools to score.")
+    launch.define_choices("tools", list(denoisers.TOOLS), "Other tools to score.")
     flags.DEFINE_bool("listening", True, "Score STOI and PESQ too.")
     flags.DEFINE_integer("num_groups", 5, "Groups of noises that are unseen together.", 2)
     flags.DEFINE_integer("mixtures_per_noise", 4, "Test mixtures of each noise at each SNR.", 1)

@@ -20,6 +20,11 @@ TABLES = ("table1", "figure2", "figure3", "audio_examples", "variations")
         (("evaluate", "--output=o.json", "--model=small", "--num_bits=99"), "the model has 64"),
         (("unseen", "--output=o.json", "--lengths=25,x"), "--lengths=25,x: give numbers"),
         (("train", "--output=o.json"), "that ends in .npz"),
+        (("evaluate", "--output=o.json", "--model=small", "--methods=x"), "choose from blsh, lsh"),
+        (
+            ("audio_examples", "--output=o.json", "--folder=o", "--num_bits=8"),
+            "--blsh_bits=25: --num_bits=8 are fit",
+        ),
     ],
 )
 def test_wrong_flags_are_named_before_any_work(arguments, message, tmp_path, capsys):

@@ -28,9 +28,9 @@ def _define_flags() -> None:
     launch.define_corpora()
     launch.define_output("Record to write (.json).")
     flags.DEFINE_string("report", None, "Page to write (.html), with sounds of two mixtures.")
-    flags.DEFINE_list(
+    launch.define_choices(
         "methods",
-        list(evaluation.METHODS),
+        evaluation.METHODS,
         "Which systems to compare; by default all that the model holds enough for.",
     )
     launch.define_lengths("num_bits", [25, 50, 150])

@@ -141,6 +141,16 @@ def define_cache() -> None:
     )
 
 
+def define_choices(name: str, choices: Sequence[str], help_text: str) -> None:
+    """``--NAME``: some of several words, by default all."""
+    flags.DEFINE_list(name, list(choices), help_text)
+    flags.register_validator(
+        name,
+        lambda given: set(given) <= set(choices),
+        f"choose from {', '.join(choices)}, with commas between them",
+    )
+
+
 def define_lengths(name: str, default: Sequence[int]) -> None:
     """``--NAME``: code lengths, for ``lengths``."""
     flags.DEFINE_list(name, [str(length) for length in default], "Code lengths to score.")
