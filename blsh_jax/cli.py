@@ -15,6 +15,7 @@ from typing import NoReturn
 import jax
 
 from blsh_jax import models
+from blsh_jax._extras import MissingExtraError, extra
 from blsh_jax._version import __version__
 
 _READER_GONE = 128 + 13  # as of a program that SIGPIPE ends
@@ -29,6 +30,7 @@ _DESCRIPTION = """Boosted Locality Sensitive Hashing: denoise speech, or see how
   blsh demo                            no data needed: train, denoise, score, plot
   blsh info                            what the model weighs, costs and delays
   blsh export --format c FOLDER        C or StableHLO for small devices and other runtimes
+  blsh train, blsh evaluate            a model of your own recordings, and its scores
 
 blsh COMMAND --help explains the options of a command."""
 
@@ -48,7 +50,7 @@ INPUT or OUTPUT may be - for standard input or output, the latter as WAV, or a n
 _LIVE = """Denoise the microphone and play it, until Ctrl-C.
 
 Wear headphones: a loudspeaker feeds back into the microphone.
-Needs the sounddevice package: pip install 'blsh_jax[live]'."""
+Needs the extra 'live': pip install 'blsh_jax[live]'."""
 
 _INFO = """Say what a model weighs, costs and delays.
 
@@ -63,6 +65,8 @@ _EXPORT = """Write a model for other runtimes into a folder.
   stablehlo  blsh_step.jax_export (jax.export.deserialize reads it), blsh_step.mlir (StableHLO) and
              blsh_step.json (the shapes of the state)"""
 
+_TRAIN = "Train a model on your own recordings"
+_EVALUATE = "Score a model and what it is compared with on recordings"
 _DEMO = """Train, denoise, score and plot on a built-in synthetic corpus; no data needed."""
 
 
@@ -143,7 +147,25 @@ def _export(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _train(arguments: argparse.Namespace) -> int:
+    from blsh_jax.commands import launch, train
+
+    launch.start(train._define_flags, train.main, arguments.flags)
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from blsh_jax.commands import evaluate, launch
+
+    launch.start(evaluate._define_flags, evaluate.main, arguments.flags)
+    return 0
+
+
 def _demo(arguments: argparse.Namespace) -> int:
+    with extra("train,report"):  # both at once, and before anything is made
+        import matplotlib  # noqa: F401
+        import optax  # noqa: F401
+
     from blsh_jax import demo
 
     demo.run(arguments.output, arguments.seed)
@@ -195,6 +217,12 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--num_frames", type=int, help="use only so many dictionary frames, evenly chosen"
     )
+
+    # They have flags of their own, of which this parser knows nothing, --help among them.
+    for name, run, said in (("train", _train, _TRAIN), ("evaluate", _evaluate, _EVALUATE)):
+        launch = commands.add_parser(name, help=said, add_help=False, prefix_chars="\0")
+        launch.set_defaults(run=run, device=None)
+        launch.add_argument("flags", nargs="*")
 
     demo = commands.add_parser("demo", help=_DEMO, description=_DEMO)
     demo.set_defaults(run=_demo, device=None)
@@ -261,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         print(end="", flush=True)
     except BrokenPipeError:
         status = _READER_GONE
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, MissingExtraError) as error:
         status = 2
         with contextlib.suppress(OSError):
             print(f"blsh: {error}", file=sys.stderr)

@@ -16,10 +16,10 @@ import numpy as np
 from absl import flags
 
 from blsh_jax import evaluation
+from blsh_jax.commands import launch
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Mixture, audio
 from blsh_jax.evaluation import System, records, searching
-from experiments import launch
 from experiments import protocol as protocols
 from experiments.cache import Cache
 from experiments.protocol import Protocol
@@ -92,6 +92,10 @@ def _define_flags() -> None:
 def main() -> None:
     """Flags, library, record."""
     values, config = flags.FLAGS, launch.train_config()
+    if values.blsh_bits > config.fit.num_bits:
+        raise ValueError(
+            f"--blsh_bits={values.blsh_bits}: --num_bits={config.fit.num_bits} are fit"
+        )
     lengths = {"lsh": values.lsh_bits, "blsh": values.blsh_bits}
     protocol, folder = protocols.from_flags(config), Path(values.folder)
     means, examples = audio_examples(

@@ -15,13 +15,14 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from blsh_jax import corpora
+from blsh_jax.commands import launch
 from blsh_jax.config import TrainConfig
 from blsh_jax.evaluation import metrics
 from blsh_jax.paper import masks, spectra
-from experiments import launch, timing
+from experiments import timing
 
 # The two scores agree if they differ by less, in dB; published scores have one or two decimals.
 _TOLERANCE_DB = 1e-3
@@ -94,7 +95,7 @@ def main() -> None:
     stft = config.separation.stft
     samples = int(values.seconds * stft.sample_rate)
     if samples < stft.window_length:
-        raise app.UsageError(f"--seconds={values.seconds}: give {stft.window_length} samples")
+        raise ValueError(f"--seconds={values.seconds}: give {stft.window_length} samples")
     speech, noise, _ = timing.recordings(config)
     count = values.num_utterances
     mixtures = corpora.make_mixtures(speech, noise, 0.0, values.seed, max_mixtures=count)

@@ -24,12 +24,13 @@ import numpy as np
 from absl import flags
 
 from blsh_jax import models, search
+from blsh_jax.commands import launch
 from blsh_jax.config import FeatureConfig, StftConfig
 from blsh_jax.denoising import pipeline
 from blsh_jax.paper import codes, separation
 from blsh_jax.robust.features import feature_function
 from blsh_jax.search import packing
-from experiments import launch, timing
+from experiments import timing
 from experiments.timing import Timing
 
 _FEW_QUERIES = 64  # for references that hold a whole row of distances per query

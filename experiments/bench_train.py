@@ -2,7 +2,7 @@
 
     python -m experiments.bench_train --output bench.json [--speech DIR --noise DIR]
 
-Needs PyTorch (``pip install -e .[bench]``). Three parts, in one run:
+Needs PyTorch (``pip install -e '.[bench]'``). Three parts, in one run:
 
 step    one optimiser step at B = 1000, against the published step written in PyTorch, and the bytes
         of the pair matrix read per second against a measured copy;
@@ -28,6 +28,8 @@ import numpy as np
 from absl import flags
 
 from blsh_jax import training
+from blsh_jax._extras import extra
+from blsh_jax.commands import launch
 from blsh_jax.config import FitConfig, TrainConfig, to_dict
 from blsh_jax.evaluation import records
 from blsh_jax.paper import boosting, learner, spectra
@@ -35,7 +37,7 @@ from blsh_jax.robust.augmentation import training_mixtures
 from blsh_jax.training import driver, fast, plans
 from blsh_jax.training.blocks import LoadedBlocks, sweep
 from blsh_jax.training.fit_info import approximation_errors, by_field
-from experiments import launch, pictures, timing
+from experiments import pictures, timing
 
 _STEP_BLOCKS = 16
 
@@ -45,7 +47,7 @@ def _define_flags() -> None:
         "Record to write (.json); the picture of the curves goes beside it (.png)."
     )
     launch.define_corpora(required=False)
-    flags.DEFINE_list("parts", ["step", "curves", "scale"], "Parts to run.")
+    launch.define_choices("parts", ["step", "curves", "scale"], "Parts to run.")
     flags.DEFINE_integer("curve_frames", 20_000, "Frames of the curves.")
     flags.DEFINE_integer("curve_bits", 25, "Bits of the curves.")
     flags.DEFINE_list("scale_frames", ["225000"], "Numbers of frames of the scale part.")
@@ -92,10 +94,8 @@ def main() -> None:
 
 def _published() -> types.ModuleType:
     """The published step in PyTorch, which only this launch needs."""
-    try:
+    with extra("bench"):
         from experiments import published_torch
-    except ModuleNotFoundError as error:
-        raise ValueError("PyTorch is missing: pip install -e '.[bench]'") from error
     return published_torch
 
 

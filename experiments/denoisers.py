@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from blsh_jax._extras import extra
 from blsh_jax.config import RECIPES
 from blsh_jax.evaluation import Estimate, Measure, System
 from blsh_jax.robust.pre_roll import with_pre_roll
@@ -68,12 +69,9 @@ def measures() -> dict[str, Measure]:
 
 
 def _import(package: str) -> Any:
-    try:
-        # logmmse makes NumPy raise on underflow everywhere; the context undoes that.
-        with np.errstate():
-            return importlib.import_module(package)
-    except ImportError:
-        raise ValueError(f"{package} is not installed: pip install {package}") from None
+    # logmmse makes NumPy raise on underflow everywhere; the context undoes that.
+    with extra("tools"), np.errstate():
+        return importlib.import_module(package)
 
 
 def _of_length(signal: np.ndarray, length: int) -> np.ndarray:

@@ -21,7 +21,8 @@ from typing import Literal
 from absl import flags
 from tqdm import tqdm
 
-from experiments import launch
+from blsh_jax._extras import extra
+from blsh_jax.commands import launch
 
 _LIBRISPEECH = "LibriSpeech: V. Panayotov, G. Chen, D. Povey, S. Khudanpur, ICASSP 2015; CC BY 4.0"
 _DEMAND = "DEMAND: J. Thiemann, N. Ito, E. Vincent, 2013, doi 10.5281/zenodo.1227121; CC BY-SA 3.0"
@@ -105,12 +106,11 @@ def download(archives: Sequence[Archive], folder: Path) -> None:
         DownloadError: the connection broke (the next call goes on from there), the sum is wrong
             (nothing is kept), an entry would lie outside (nothing is unpacked), the disk is full,
             or the server has no such file.
-        ValueError: pooch is not installed.
+        MissingExtraError: pooch is not installed.
     """
-    try:
+    with extra("download"):
+        import pooch  # noqa: F401
         import requests
-    except ImportError as error:
-        raise ValueError(f"{error}: pip install 'blsh_jax[download]'") from error
 
     print(*dict.fromkeys(archive.licence for archive in archives), sep="\n")
     for archive in archives:

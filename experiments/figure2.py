@@ -22,11 +22,12 @@ from jax import Array
 
 from blsh_jax import config as configs
 from blsh_jax import files, search, training
+from blsh_jax.commands import launch
 from blsh_jax.config import TrainConfig
 from blsh_jax.evaluation import random_hasher
 from blsh_jax.paper import boosting, codes, similarity
 from blsh_jax.paper.codes import Hasher
-from experiments import launch, pictures
+from experiments import pictures
 from experiments import protocol as protocols
 from experiments.cache import Cache
 from experiments.protocol import Protocol
@@ -153,7 +154,7 @@ def _define_flags() -> None:
     protocols.define_flags()
     launch.define_output("Record to write (.json); matrices (.npz) and picture (.png) beside it.")
     launch.define_train_config()
-    flags.FLAGS.set_default("num_bits", max(Figure2Config.lengths))
+    flags.FLAGS.set_default("fit.num_bits", max(Figure2Config.lengths))
 
 
 def main() -> None:

@@ -22,12 +22,13 @@ from absl import flags
 
 from blsh_jax import config as configs
 from blsh_jax import evaluation, training
+from blsh_jax.commands import launch
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Mixtures
 from blsh_jax.evaluation import random_hasher, searching
 from blsh_jax.paper.codes import Hasher
 from blsh_jax.paper.separation import Dictionary
-from experiments import launch, pictures
+from experiments import pictures
 from experiments import protocol as protocols
 from experiments.cache import Cache, fingerprint
 from experiments.protocol import Protocol
@@ -187,7 +188,7 @@ def _define_flags() -> None:
     flags.DEFINE_bool(
         "fresh_projections", True, "Draw projections of LSH anew with every dictionary."
     )
-    flags.FLAGS.set_default("num_bits", max(default.lengths))
+    flags.FLAGS.set_default("fit.num_bits", max(default.lengths))
     flags.FLAGS.set_default("max_mixtures", 100)
 
 

@@ -25,8 +25,9 @@ import numpy as np
 from absl import flags
 
 from blsh_jax import models
+from blsh_jax.commands import launch
 from blsh_jax.models import Model
-from experiments import damaged_audio, damaged_models, launch
+from experiments import damaged_audio, damaged_models
 
 _COLUMNS = [
     *("kind", "cases", "whole", "partial", "refused"),

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from PIL import Image
 
 from blsh_jax import files
+from blsh_jax._extras import extra
+
+with extra("report"):
+    from matplotlib.figure import Figure
+    from PIL import Image
 
 _TAG = "Record"
 _STYLES = {

@@ -18,11 +18,11 @@ from absl import flags
 
 from blsh_jax import config as configs
 from blsh_jax import corpora
+from blsh_jax.commands import launch
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Mixtures
 from blsh_jax.corpora.mixing import Part
 from blsh_jax.robust.augmentation import AugmentedMixtures, training_mixtures
-from experiments import launch
 from experiments.cache import fingerprint
 
 flags.disclaim_key_flags()  # they are the program's

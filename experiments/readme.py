@@ -19,8 +19,9 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from blsh_jax import files
+from blsh_jax.commands import launch
 from blsh_jax.evaluation import NAMES
-from experiments import claims, launch, pictures
+from experiments import claims, pictures
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
@@ -133,15 +134,25 @@ def rotation(name: str = "rotation") -> str:
     return _crossed(["method", "SNR", "bits"], lines)
 
 
-def rotation_summary() -> str:
-    """SDR in noises that are unseen in turn, a system a line."""
-    return _crossed(
-        ["method", "bits"],
-        [
-            (system, _scored(row, {"sdr": f"mixtures at {row['snr_db']:g} dB"}))
-            for system, row in _rows("rotation")
-        ],
-    )
+def at_a_glance() -> str:
+    """What a user gains, at two SNRs: the mixture, RNNoise, and both pretrained models' kind."""
+    lines: list[Line] = []
+    for snr in (0.0, 10.0):
+        for record, method, name in (
+            ("rotation", "noisy", "noisy"),
+            ("rotation", "rnnoise", "RNNoise"),
+            ("rotation_small", "blsh", "BLSH, `small`"),
+            ("rotation", "blsh", "BLSH, `default`"),
+        ):
+            made = _record(record)
+            chosen = [r for r in made["results"] if (r["snr_db"], r["method"]) == (snr, method)]
+            best = max(chosen, key=lambda row: row["num_bits"] or 0)
+            same = ("snr_db", "method", "num_bits")
+            parts = [r for r in made["by_noise"] if all(r[key] == best[key] for key in same)]
+            seconds = sum(row["seconds"] for row in parts) / best["mixtures"]
+            spent = {"seconds": "" if method == "noisy" else f"{seconds:.2f}"}
+            lines.append(((f"{snr:g} dB", name), _scored(best, _LISTENING) | spent))
+    return _crossed(["SNR", "method"], lines, num_texts=2)
 
 
 def rotation_noises() -> str:
@@ -209,7 +220,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "general": lambda: closed_and_open("general_"),
     "rotation": rotation,
     "rotation-small": lambda: rotation("rotation_small"),
-    "rotation-summary": rotation_summary,
+    "at-a-glance": at_a_glance,
     "rotation-noises": rotation_noises,
     "table1": table1,
     "unseen-ferns": lambda: variants("unseen_ferns"),

@@ -24,11 +24,12 @@ from absl import flags
 
 from blsh_jax import config as configs
 from blsh_jax import corpora, evaluation, training
+from blsh_jax.commands import launch
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Loaded, Mixtures
 from blsh_jax.evaluation import Measure, System
 from blsh_jax.robust.augmentation import AugmentedMixtures, training_mixtures
-from experiments import denoisers, launch
+from experiments import denoisers
 from experiments.cache import Cache, fingerprint
 from experiments.unseen import TEST_SEED, deal
 
@@ -171,9 +172,10 @@ def _define_flags() -> None:
     launch.define_output("Record to write (.json).")
     launch.define_train_config()
     flags.DEFINE_list("snrs", ["0", "5", "10", "15"], "Signal-to-noise ratios of the tests, in dB.")
-    flags.DEFINE_list("methods", ["noisy", "blsh"], "Methods: blsh, lsh, knn, and noisy always.")
+    methods = ("noisy", "knn", "blsh", "lsh")
+    launch.define_choices("methods", methods, "Systems to score; noisy always.", ["noisy", "blsh"])
     launch.define_lengths("lengths", [150])
-    flags.DEFINE_list("tools", list(denoisers.TOOLS), "Other tools to score.")
+    launch.define_choices("tools", list(denoisers.TOOLS), "Other tools to score.")
     flags.DEFINE_bool("listening", True, "Score STOI and PESQ too.")
     flags.DEFINE_integer("num_groups", 4, "Groups of noises that are unseen together.", 2)
     flags.DEFINE_integer("mixtures_per_noise", 2, "Test mixtures of each noise at each SNR.", 1)

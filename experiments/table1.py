@@ -15,14 +15,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from blsh_jax import config as configs
 from blsh_jax import evaluation
+from blsh_jax.commands import launch
 from blsh_jax.config import NetworkConfig, TrainConfig
 from blsh_jax.evaluation import System, masking, networks, searching
 from blsh_jax.paper.separation import Dictionary, SpectralDictionary
-from experiments import launch
 from experiments import protocol as protocols
 from experiments.cache import Cache
 from experiments.protocol import Protocol
@@ -166,7 +166,7 @@ def main() -> None:
     """Flags, library, record."""
     values, config, chosen = flags.FLAGS, launch.train_config(), _network_configs()
     if not 1 <= values.length <= config.fit.num_bits:
-        raise app.UsageError(f"--length={values.length}: --num_bits={config.fit.num_bits} are fit")
+        raise ValueError(f"--length={values.length}: --num_bits={config.fit.num_bits} are fit")
     protocol = protocols.from_flags(config)
     rows = table1(protocol, config, chosen, values.length, Cache(values.cache), values.systems)
     networks = {name: configs.to_dict(network) for name, network in chosen.items()}

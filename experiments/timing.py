@@ -9,9 +9,9 @@ import jax
 from absl import flags
 
 from blsh_jax import corpora
+from blsh_jax.commands import launch
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Loaded
-from experiments import launch
 
 COLUMNS = ("name", "size", "ours", "reference", "ratio", "unit", "agrees")
 

@@ -19,11 +19,11 @@ from absl import flags
 
 from blsh_jax import config as configs
 from blsh_jax import corpora, evaluation, training
+from blsh_jax.commands import launch
 from blsh_jax.config import MASK_ALONE, TrainConfig
 from blsh_jax.corpora import Loaded, Mixtures
 from blsh_jax.models import Model
 from blsh_jax.robust.augmentation import training_mixtures
-from experiments import launch
 from experiments.cache import Cache, fingerprint
 
 TEST_SEED = 1

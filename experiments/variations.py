@@ -16,10 +16,10 @@ from typing import Any
 
 from absl import flags
 
+from blsh_jax.commands import launch
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Mixtures, make_mixtures
 from blsh_jax.evaluation import searching
-from experiments import launch
 from experiments import protocol as protocols
 from experiments.cache import Cache
 from experiments.protocol import Protocol

@@ -17,6 +17,8 @@ import jax
 import pytest
 from filelock import FileLock
 
+if not hasattr(jax, "enable_x64"):  # jax 0.7
+    jax.enable_x64 = jax.experimental.enable_x64
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_debug_key_reuse", True)

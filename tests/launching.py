@@ -6,13 +6,13 @@ from unittest import mock
 
 from absl import flags
 
-from experiments import launch
+from blsh_jax.commands import launch
 
 
 @contextlib.contextmanager
 def defined(name):
     """The module of a launch, with its flags defined meanwhile."""
-    module, before = importlib.import_module(f"experiments.{name}"), set(flags.FLAGS)
+    module, before = _module(name), set(flags.FLAGS)
     try:
         module._define_flags()
         yield module
@@ -22,7 +22,7 @@ def defined(name):
 
 def run(name, *arguments):
     """Run a launch: None where all went well, else its message or exit status."""
-    module, before = importlib.import_module(f"experiments.{name}"), set(flags.FLAGS)
+    module, before = _module(name), set(flags.FLAGS)
     try:
         with mock.patch("sys.argv", [name, *map(str, arguments)]):
             launch.run(module._define_flags, module.main)
@@ -31,6 +31,11 @@ def run(name, *arguments):
     finally:
         _forget(before)
     return None
+
+
+def _module(name):
+    room = "blsh_jax.commands" if name in ("train", "evaluate") else "experiments"
+    return importlib.import_module(f"{room}.{name}")
 
 
 def _forget(before):

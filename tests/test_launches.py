@@ -7,6 +7,7 @@ import pytest
 from absl import flags
 
 from blsh_jax import models
+from blsh_jax.commands import launch
 from blsh_jax.corpora import audio
 
 TABLES = ("table1", "figure2", "figure3", "audio_examples", "variations")
@@ -19,6 +20,11 @@ TABLES = ("table1", "figure2", "figure3", "audio_examples", "variations")
         (("evaluate", "--output=o.json", "--model=small", "--num_bits=99"), "the model has 64"),
         (("unseen", "--output=o.json", "--lengths=25,x"), "--lengths=25,x: give numbers"),
         (("train", "--output=o.json"), "that ends in .npz"),
+        (("evaluate", "--output=o.json", "--model=small", "--methods=x"), "choose from blsh, lsh"),
+        (
+            ("audio_examples", "--output=o.json", "--folder=o", "--num_bits=8"),
+            "--blsh_bits=25: --num_bits=8 are fit",
+        ),
     ],
 )
 def test_wrong_flags_are_named_before_any_work(arguments, message, tmp_path, capsys):
@@ -48,8 +54,40 @@ def test_every_launch_has_its_flags(name, wanted):
 
 def test_help_names_what_the_general_recipe_has_instead():
     with launching.defined("train"):
-        said = flags.FLAGS["num_neighbors"].help
+        said = flags.FLAGS["separation.num_neighbors"].help
     assert said == "K, the neighbours whose masks are averaged. --recipe=general has 40."
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--fit.num_bits=8", "--separation.features.kind=mel", "--fit.target=cosine"),
+        ("--num_bits=8", "--features=mel", "--target=cosine"),
+        ("--num-bits", "8", "--features=mel", "--fit.target", "cosine"),
+    ],
+)
+def test_settings_are_given_by_their_whole_or_their_short_names(given, tmp_path):
+    found = []
+    with launching.defined("train") as module:
+        paths = (f"--speech={tmp_path}", f"--noise={tmp_path}", f"--output={tmp_path}/m.npz")
+        launch.start(
+            lambda: None,
+            lambda: found.append(launch.train_config()),
+            ("--recipe=general", *paths, *given),
+        )
+        assert module.main
+    (config,) = found
+    assert (config.fit.num_bits, config.fit.target) == (8, "cosine")
+    assert config.separation.features.kind == "mel"
+    assert config.separation.num_neighbors == 40
+
+
+def test_help_is_grouped_by_configuration_and_ends_well(capsys):
+    assert launching.run("train", "--help") is None
+    said = capsys.readouterr().out
+    assert said.startswith("Train a BLSH model")
+    assert said.index("--speech") < said.index("\nFitConfig: ") < said.index("--fit.num_bits")
+    assert "--fit.mode=fast|published (default: fast)" in said and "\n  --num_bits" not in said
 
 
 def test_training_writes_a_model_and_its_course(synthetic, tmp_path):

@@ -197,6 +197,7 @@ def traced_sdr(reference, estimate):
     return bss_eval(reference, estimate, filter_length=8).sdr
 
 
+@pytest.mark.skipif(jax.__version_info__ < (0, 8), reason="jax 0.7 lowers no scan at compile time")
 def test_traced_scores_equal_those_of_arrays():
     reference, estimate = near()
     lengths = np.array([400, 300, 123])

@@ -51,7 +51,7 @@ def test_a_saved_model_comes_back_whole(small_model, tmp_path, with_frames):
     if with_frames:
         assert loaded.spectral_dictionary().frames.shape == saved.frames.shape
     else:
-        with pytest.raises(models.ModelError, match=r"experiments\.train"):
+        with pytest.raises(models.ModelError, match="blsh train"):
             loaded.spectral_dictionary()
 
 

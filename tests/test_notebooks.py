@@ -9,19 +9,35 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 
+from experiments import notebooks
+
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-NAMES = ["bring_your_own_data", "colab_tpu", "walkthrough"]
+NAMES = list(notebooks.NAMES)
+
+
+def cells_of(book):
+    return [cell for cell in book.cells if cell.cell_type == "code"]
 
 
 def cells(path):
-    """The code cells of a notebook."""
-    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    return cells_of(nbformat.read(path, as_version=4))
 
 
-def test_all_notebooks_are_here_and_begin_with_the_same_installation():
+def test_all_notebooks_are_here_with_the_address_of_the_project():
     assert [path.stem for path in NOTEBOOKS] == NAMES
-    (first,) = {cells(path)[0].source for path in NOTEBOOKS}
-    assert "%pip install --quiet -e ." in first
+    for path in NOTEBOOKS:
+        assert path.read_text() == notebooks.addressed(path.stem)
+
+
+def test_an_address_makes_a_badge_and_the_source_of_the_installation():
+    book = nbformat.read(NOTEBOOKS[0], as_version=4)
+    notebooks.with_address(book, "x", "https://github.com/them/blsh_jax")
+    first, install = book.cells[0].source, cells_of(book)[0].source
+    assert first.startswith("[![Open in Colab](")
+    assert "/github/them/blsh_jax/blob/main/notebooks/x.ipynb)\n\n# " in first
+    assert '"blsh_jax[train,report] @ https://github.com/them/blsh_jax/archive/' in install
+    again = notebooks.with_address(book, "x", None)
+    assert again == nbformat.read(NOTEBOOKS[0], as_version=4)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
@@ -53,7 +69,7 @@ def test_notebooks_run(path, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     book = nbformat.read(path, as_version=4)
     NotebookClient(book, timeout=600, kernel_name="python3").execute()
-    run = [cell for cell in book.cells if cell.cell_type == "code"]
+    run = cells_of(book)
     assert all(cell.execution_count for cell in run)
     pictures = [o for cell in run for o in cell.outputs if "image/png" in o.get("data", {})]
     assert pictures

@@ -65,6 +65,41 @@ def test_the_wheel_holds_the_package_alone_and_the_source_archive_its_tests(arch
     assert not any("__pycache__" in name for name in names)
 
 
+_WITHOUT_EXTRAS = """
+import sys
+for name in ("optax", "flax", "absl", "matplotlib", "PIL", "flatbuffers", "sounddevice"):
+    sys.modules[name] = None  # as if it were not installed
+import numpy as np
+import blsh_jax as blsh
+from blsh_jax import cli
+assert blsh.denoise(np.zeros(3200, np.float32), 16_000, blsh.load_pretrained("small")).size == 3200
+assert np.isfinite(np.asarray(blsh.si_sdr(np.eye(2, 50), np.eye(2, 50) + 0.1))).all()
+for command in sys.stdin.read().splitlines():
+    try:
+        cli.main(command.split())
+    except SystemExit as end:
+        print(end.code, flush=True)
+"""
+
+
+def test_without_the_extras_it_denoises_and_names_the_one_that_a_command_needs(tmp_path):
+    missing = {
+        "train --output m.npz": "train", "evaluate --model small": "train", "demo": "train,report",
+        "live": "live", f"export --model small --format stablehlo {tmp_path}": "export",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_EXTRAS], input="\n".join(missing), cwd=tmp_path,
+        capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+    expected = "".join(
+        f"blsh: this needs the extra {name!r}: pip install 'blsh_jax[{name}]'\n"
+        for name in missing.values()
+    )
+    assert (done.stdout, done.stderr) == ("2\n" * len(missing), expected)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_installed_package_runs_outside_the_checkout(archives, tmp_path):
     installed = tmp_path / "installed"
     command = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from blsh_jax._extras import extra
 from blsh_jax.corpora.audio import LOUDEST
 from blsh_jax.denoising.buffers import SampleQueue
 from blsh_jax.denoising.recordings import Denoiser
@@ -158,9 +159,8 @@ def _device(name: str | None) -> int | str | None:
 
 def _sounddevice() -> Any:
     try:
-        import sounddevice
-    except ImportError as error:
-        raise RuntimeError("sounddevice is missing: pip install 'blsh_jax[live]'") from error
+        with extra("live"):
+            import sounddevice
     except OSError as error:  # the package is there, the library that it binds is not
         raise RuntimeError(f"{error}: install it, for example apt install libportaudio2") from error
     return sounddevice

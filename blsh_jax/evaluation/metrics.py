@@ -37,15 +37,19 @@ half-baked or well done?", ICASSP 2019; P. Whittle, "On the fitting of multivari
 autoregressions", Biometrika 50, 1963 (the recursion).
 """
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+
+_enable_x64: Any = (jax if hasattr(jax, "enable_x64") else jax.experimental).enable_x64  # jax 0.7
 
 # Utterances that are scored together, which also bounds memory: as many as keep the recursion in a
 # CPU's cache, and a GPU busy. Platforms that are not named have no float64.
@@ -190,7 +194,10 @@ def _score(
     device = _device()
     count = 1 if num_utterances == 1 else _GROUP[device.platform]
     scores = []
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True), jax.default_device(device):
+    # Only where a trace runs: in this context jax 0.7 cannot lower a scan.
+    is_traced = isinstance(jnp.zeros(()), jax.core.Tracer)
+    now = jax.ensure_compile_time_eval() if is_traced else contextlib.nullcontext()
+    with now, _enable_x64(True), jax.default_device(device):
         for start in range(0, num_utterances, count):
             group = slice(start, start + count)
             valid = lengths[group]

@@ -20,12 +20,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import linen as nn
 from jax import Array
 from tqdm import tqdm
 
 from blsh_jax import corpora, training
+from blsh_jax._extras import extra
 from blsh_jax.config import NetworkConfig, SeparationConfig, TrainConfig
 from blsh_jax.corpora import Mixture
 from blsh_jax.paper import learner, spectra
@@ -34,6 +33,10 @@ from blsh_jax.paper.spectra import FeatureFunction
 from blsh_jax.robust.features import feature_function
 from blsh_jax.robust.speech_presence import with_presence
 from blsh_jax.search.packing import pack_bits, unpack_bits
+
+with extra("train"):
+    import optax
+    from flax import linen as nn
 
 _BATCH_SIZE = 32
 

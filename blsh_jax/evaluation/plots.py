@@ -11,15 +11,18 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from PIL import Image
 
 from blsh_jax import files
+from blsh_jax._extras import extra
 from blsh_jax.config import StftConfig
 from blsh_jax.evaluation.systems import NAMES
 from blsh_jax.paper import spectra
+
+with extra("report"):
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+    from PIL import Image
 
 _DPI = 110
 _COLUMNS = 3  # pictures side by side

@@ -19,15 +19,18 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 import soundfile
-from matplotlib.figure import Figure
 
 from blsh_jax import corpora, evaluation, files, training
+from blsh_jax._extras import extra
 from blsh_jax.config import StftConfig
 from blsh_jax.corpora import Batch, Mixtures, audio
 from blsh_jax.evaluation import System, metrics, plots, records
 from blsh_jax.models.model import Model
 from blsh_jax.paper import codes, similarity, spectra
 from blsh_jax.search import packing
+
+with extra("report"):
+    from matplotlib.figure import Figure
 
 _COLUMNS = {
     "method": "method",

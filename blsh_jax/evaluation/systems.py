@@ -18,6 +18,7 @@ from jax import Array
 from tqdm import tqdm
 
 from blsh_jax import corpora
+from blsh_jax._extras import extra
 from blsh_jax.config import SeparationConfig, StftConfig
 from blsh_jax.corpora import Mixture
 from blsh_jax.denoising import pipeline
@@ -316,10 +317,8 @@ def _score(scorer, measures, speech, noise, estimate, lengths) -> np.ndarray:
 
 
 def _mir_eval(references, estimates, lengths) -> np.ndarray:
-    try:
+    with extra("bench"):
         from mir_eval.separation import bss_eval_sources
-    except ImportError:
-        raise ValueError("scorer mir_eval is not installed: pip install 'mir_eval<0.9'") from None
     scores = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)

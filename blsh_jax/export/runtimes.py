@@ -4,7 +4,6 @@ Letters: L bits, D features, N dictionary frames, F bins, W words.
 """
 
 import dataclasses
-import importlib.util
 import json
 from collections.abc import Iterator
 from importlib import resources
@@ -18,6 +17,7 @@ import numpy as np
 from jax import Array
 
 from blsh_jax import files
+from blsh_jax._extras import extra
 from blsh_jax._version import __version__
 from blsh_jax.config import StftConfig
 from blsh_jax.denoising import stream
@@ -102,10 +102,10 @@ def write_stablehlo(model: Model, folder: Path) -> list[Path]:
         as ``mask.bands``.
 
     Raises:
-        RuntimeError: the flatbuffers package is missing.
+        MissingExtraError: a package is missing.
     """
-    if importlib.util.find_spec("flatbuffers") is None:
-        raise RuntimeError("jax.export needs flatbuffers: pip install 'blsh_jax[export]'")
+    with extra("export"):
+        import flatbuffers  # noqa: F401  # jax.export writes with it
     stft, model = model.separation.stft, model.without_frames().without_look_ahead()
     hop = jax.ShapeDtypeStruct((1, stft.hop_length), jnp.float32)
     paths, structure = jax.tree.flatten_with_path(jax.eval_shape(lambda: stream.init(model)))

@@ -102,7 +102,7 @@ class Model:
         """
         if self.frames is None:
             raise ModelError(
-                "this model holds codes only: train one with experiments.train, which keeps the "
+                "this model holds codes only: train one with blsh train, which keeps the "
                 "dictionary's frames, to compare with LSH or KNN"
             )
         frames = jnp.asarray(self.frames, jnp.float32)

@@ -19,16 +19,19 @@ Source: [ICASSP20] section 3.2, eq. 5; [TASLP22] for the bias and the stopping r
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 
+from blsh_jax._extras import extra
 from blsh_jax.config import FitConfig
 from blsh_jax.paper import similarity
 from blsh_jax.paper.codes import project, straight_through_sign
+
+if TYPE_CHECKING:  # imported where bits are learned, which alone needs it
+    import optax
 
 STOP_WINDOW = 10  # epochs of the moving average in the stopping rule
 
@@ -179,7 +182,7 @@ def move(walk: Walk, gradient: Array, config: FitConfig) -> Walk:
     return update(_adam(config), walk, gradient)
 
 
-def update(optimizer: optax.GradientTransformation, walk: Walk, gradient: Array) -> Walk:
+def update(optimizer: "optax.GradientTransformation", walk: Walk, gradient: Array) -> Walk:
     """One step of an optimiser.
 
     Args:
@@ -187,6 +190,8 @@ def update(optimizer: optax.GradientTransformation, walk: Walk, gradient: Array)
         walk: where the candidates, or any parameters, are.
         gradient: of their shape.
     """
+    with extra("train"):
+        import optax
     # optax mixes its step counter with floats, which the strict mode of promotion refuses.
     with jax.numpy_dtype_promotion("standard"):
         updates, state = optimizer.update(gradient, walk.optimizer, walk.rows)
@@ -213,5 +218,7 @@ def has_converged(losses: Array, count: Array, config: FitConfig) -> Array:
     return (count >= config.min_epochs) & (count > STOP_WINDOW) & gains_little
 
 
-def _adam(config: FitConfig) -> optax.GradientTransformation:
+def _adam(config: FitConfig) -> "optax.GradientTransformation":
+    with extra("train"):
+        import optax
     return optax.adam(config.learning_rate, config.adam_b1, config.adam_b2)

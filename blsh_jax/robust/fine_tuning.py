@@ -23,19 +23,22 @@ Representations with Nested Dropout", ICML 2014, for the lengths. The straight-t
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 from tqdm import tqdm
 
+from blsh_jax._extras import extra
 from blsh_jax.config import FineTuningConfig
 from blsh_jax.paper.codes import Hasher, project, straight_through_sign
 from blsh_jax.paper.learner import Walk, update
 from blsh_jax.robust.band_shares import speech_parts
+
+if TYPE_CHECKING:
+    import optax
 
 _STEPS_PER_CALL = 50
 _SHORTEST = 8  # bits that a query has at least
@@ -133,7 +136,9 @@ def _standardised(hasher: Hasher, frames: Array, mean: Array, scale: Array) -> _
     return _Variables(rows * scale[None], offsets, jnp.asarray(_SHARPNESS, frames.dtype))
 
 
-def _optimizer(config: FineTuningConfig) -> optax.GradientTransformation:
+def _optimizer(config: FineTuningConfig) -> "optax.GradientTransformation":
+    with extra("train"):
+        import optax
     decay = optax.cosine_decay_schedule(config.fine_tuning_learning_rate, config.fine_tuning_steps)
     moved_by = {"hyperplanes": optax.adam(decay), "sharpness": optax.adam(_SHARPNESS_RATE)}
     return optax.multi_transform(moved_by, _Variables("hyperplanes", "hyperplanes", "sharpness"))

@@ -9,16 +9,19 @@ metric is differentiated as a line (``paper.learner``).
 Letters: R candidates, N frames, D features.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 
+from blsh_jax._extras import extra
 from blsh_jax.config import FitConfig
 from blsh_jax.paper.boosting import Visits
 from blsh_jax.paper.learner import Walk, update
+
+if TYPE_CHECKING:
+    import optax
 
 _DECAYS = (0.9, 0.98)
 
@@ -110,7 +113,9 @@ def _hyperplanes(white: _White) -> Walk:
     return Walk(_times(white.walk.rows, white.basis.T), white)
 
 
-def _adam(size: int, config: FitConfig) -> optax.GradientTransformation:
+def _adam(size: int, config: FitConfig) -> "optax.GradientTransformation":
+    with extra("train"):
+        import optax
     # A step of Adam moves every coordinate alike: this is its length for a whole row.
     rate = config.fast_learning_rate / (size - 1) ** 0.5
     return optax.adam(optax.cosine_decay_schedule(rate, config.fast_steps), *_DECAYS)

@@ -1,41 +1,70 @@
 """What launches share: flags, made from the configuration dataclasses, recordings, records."""
 
 import dataclasses
+import inspect
 import os
 import re
 import sys
+import textwrap
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
-
 from blsh_jax import corpora
+from blsh_jax._extras import MissingExtraError, extra
 from blsh_jax.config import RECIPES, TrainConfig
 from blsh_jax.evaluation import records
 
-# Flags count as those of the program that asks for them, so that its --help names them.
+with extra("train"):
+    from absl import flags
+
+# Flags count as those of the module that asks for them.
 flags.disclaim_key_flags()
 
-# A field's flag has the field's name, except where that says too little by itself.
-_FLAG_NAMES = {"kind": "features"}
+# A setting's short name is its field's, except where that says too little by itself.
+_SHORT_NAMES = {"kind": "features"}
+_SHORT = "short names of settings"
+_HELP = {"--help", "-help", "-h", "-?", "--helpshort", "--helpfull"}
 
 
 def run(define_flags: Callable[[], None], main: Callable[[], None]) -> None:
     """Run a launch; what is wrong with its input is one line and exit status 1, no traceback."""
+    try:
+        start(define_flags, main, sys.argv[1:])
+    except (ValueError, OSError, MissingExtraError) as error:
+        sys.exit(f"error: {error}")
+
+
+def start(
+    define_flags: Callable[[], None], main: Callable[[], None], arguments: Sequence[str]
+) -> None:
+    """Run a launch, or print its help, which begins with the docstring of its module.
+
+    Args:
+        define_flags: defines the flags of the launch.
+        main: the launch.
+        arguments: of the command line, without the program's name.
+
+    Raises:
+        ValueError: the arguments are wrong, or what they name.
+        OSError: a file or folder cannot be used.
+    """
     define_flags()
-
-    def guarded(argv: list[str]) -> None:
-        if len(argv) > 1:
-            raise app.UsageError(f"unexpected argument {argv[1]!r}")
-        try:
-            _prepare_output()
-            main()
-        except (ValueError, OSError) as error:
-            sys.exit(f"error: {error}")
-
-    app.run(guarded)
+    if _HELP & set(arguments):
+        print(sys.modules[main.__module__].__doc__, _help(), sep="")
+        return
+    # Hyphens in a flag's name, as of many other programs, are underscores.
+    hyphens = re.compile(r"(?<=^--)[\w.-]+")
+    words = [hyphens.sub(lambda name: name[0].replace("-", "_"), word) for word in arguments]
+    try:
+        _, *others = flags.FLAGS(["", *words])
+    except flags.Error as error:
+        raise ValueError(f"{'; '.join(str(error).splitlines())} (see --help)") from None
+    if others:
+        raise ValueError(f"unexpected argument {others[0]!r} (see --help)")
+    _prepare_output()
+    main()
 
 
 def define_corpora(required: bool = True) -> None:
@@ -112,6 +141,18 @@ def define_cache() -> None:
     )
 
 
+def define_choices(
+    name: str, choices: Sequence[str], help_text: str, default: Sequence[str] | None = None
+) -> None:
+    """``--NAME``: some of several words, by default all."""
+    flags.DEFINE_list(name, list(choices if default is None else default), help_text)
+    flags.register_validator(
+        name,
+        lambda given: set(given) <= set(choices),
+        f"choose from {', '.join(choices)}, with commas between them",
+    )
+
+
 def define_lengths(name: str, default: Sequence[int]) -> None:
     """``--NAME``: code lengths, for ``lengths``."""
     flags.DEFINE_list(name, [str(length) for length in default], "Code lengths to score.")
@@ -141,7 +182,11 @@ def lengths(name: str, available: int) -> list[int]:
 
 
 def define_train_config() -> None:
-    """``--recipe``, and a flag for every field of ``TrainConfig`` and the configurations in it."""
+    """``--recipe``, and a flag for every field of ``TrainConfig`` and the configurations in it.
+
+    A flag is called as in Python, ``--fit.num_bits`` as ``config.fit.num_bits``; what stands behind
+    the last dot is enough.
+    """
     flags.DEFINE_enum(
         "recipe",
         "paper",
@@ -152,12 +197,12 @@ def define_train_config() -> None:
         "floor, voicing and pre-roll, bits boosted on the likeness of speech and of noise and then "
         "fine-tuned, high-pass, more neighbours, speech presence.",
     )
-    _define_fields(TrainConfig, RECIPES["general"])
+    _define_fields(TrainConfig, RECIPES["general"], "")
 
 
 def train_config() -> TrainConfig:
     """The configuration that the flags say."""
-    return _from_flags(RECIPES[flags.FLAGS.recipe])
+    return _from_flags(RECIPES[flags.FLAGS.recipe], "")
 
 
 def _prepare_output() -> None:
@@ -171,47 +216,79 @@ def _prepare_output() -> None:
         raise ValueError(f"--output={output}: the folder cannot be written")
 
 
-def _define_fields(config: type, general: Any) -> None:
+def _define_fields(config: type, general: Any, prefix: str) -> None:
     """A flag for each field; its help says where the general recipe has another value."""
     descriptions = _descriptions(config)
+    group = f"{config.__name__}: {(config.__doc__ or '').splitlines()[0]}"
     for field in dataclasses.fields(config):
-        value = getattr(general, field.name)
+        name, value = prefix + field.name, getattr(general, field.name)
         if dataclasses.is_dataclass(field.default):
-            _define_fields(type(field.default), value)
-        else:
-            name = _FLAG_NAMES.get(field.name, field.name)
-            other = f" --recipe=general has {value}." if value != field.default else ""
-            _define(name, field.type, field.default, descriptions[field.name] + other)
+            _define_fields(type(field.default), value, f"{name}.")
+            continue
+        other = f" --recipe=general has {value}." if value != field.default else ""
+        _define(name, field.type, field.default, descriptions[field.name] + other, group)
+        if prefix:
+            short = _SHORT_NAMES.get(field.name, field.name)
+            flags.DEFINE_alias(short, name, module_name=_SHORT)
 
 
-def _from_flags(recipe: Any) -> Any:
+def _from_flags(recipe: Any, prefix: str) -> Any:
     """The recipe, or a configuration inside it, with the fields whose flags were given."""
     values = {}
     for field in dataclasses.fields(recipe):
-        value = getattr(recipe, field.name)
+        name, value = prefix + field.name, getattr(recipe, field.name)
         if dataclasses.is_dataclass(value):
-            values[field.name] = _from_flags(value)
+            values[field.name] = _from_flags(value, f"{name}.")
         else:
-            flag = flags.FLAGS[_FLAG_NAMES.get(field.name, field.name)]
-            values[field.name] = value if flag.using_default_value else flag.value
+            flag = flags.FLAGS[name]
+            is_given = flag.present or flag.default != field.default
+            values[field.name] = flag.value if is_given else value
     return type(recipe)(**values)
 
 
-def _define(name: str, kind: Any, default: Any, description: str) -> None:
+def _define(name: str, kind: Any, default: Any, description: str, group: str) -> None:
     if typing.get_origin(kind) is typing.Literal:
-        flags.DEFINE_enum(name, default, list(typing.get_args(kind)), description)
+        choices = list(typing.get_args(kind))
+        flags.DEFINE_enum(name, default, choices, description, module_name=group)
     elif kind is bool:
-        flags.DEFINE_bool(name, default, description)
+        flags.DEFINE_bool(name, default, description, module_name=group)
     elif kind is int:
-        flags.DEFINE_integer(name, default, description)
+        flags.DEFINE_integer(name, default, description, module_name=group)
     elif kind is float:
-        flags.DEFINE_float(name, default, description)
+        flags.DEFINE_float(name, default, description, module_name=group)
     else:
         raise TypeError(f"no flag for a field {name} of type {kind}")
 
 
+def _help() -> str:
+    """What the flags are, the launch's own first, then those of each configuration."""
+    groups = [name for name in flags.FLAGS.flags_by_module_dict() if not name.startswith("absl.")]
+    settings = [name for name in groups if ": " in name]
+    own = [name for name in groups if name not in (*settings, _SHORT)]
+    lines = ["\nFlags, as --flag=VALUE:"]
+    for group in own + settings:
+        if group in settings:
+            lines.append("\n" + textwrap.fill(group, 100))
+        for flag in flags.FLAGS.get_flags_for_module(group):
+            lines.append(_flag_help(flag))
+    if settings:
+        lines.append("\nOf the name of a setting what stands behind the last dot is enough.")
+    return "\n".join(lines)
+
+
+def _flag_help(flag: flags.Flag) -> str:
+    head, said = f"  --{flag.name}", flag.help.replace("``", "")
+    if isinstance(flag, flags.EnumFlag):
+        choices, _, said = said.partition(">: ")
+        head += "=" + choices.removeprefix("<")
+    if flag.default_as_str is not None:
+        head += f" (default: {flag.default_as_str.strip(chr(39))})"
+    wrapped = textwrap.fill(said, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return f"{head}\n{wrapped}"
+
+
 def _descriptions(config: type) -> dict[str, str]:
     """What the ``Attributes`` section of the docstring says of each field."""
-    section = (config.__doc__ or "").partition("Attributes:")[2]
-    entries = re.findall(r"^ {8}(\w+): (.*?)(?=^ {8}\w+:|\Z)", section, re.DOTALL | re.MULTILINE)
+    section = inspect.cleandoc(config.__doc__ or "").partition("Attributes:")[2]
+    entries = re.findall(r"^ {4}(\w+): (.*?)(?=^ {4}\w+:|\Z)", section, re.DOTALL | re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in entries}
