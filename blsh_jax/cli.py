@@ -65,6 +65,7 @@ _EXPORT = """Write a model for other runtimes into a folder.
   stablehlo  blsh_step.jax_export (jax.export.deserialize reads it), blsh_step.mlir (StableHLO) and
              blsh_step.json (the shapes of the state)"""
 
+_STRENGTHS = {"keep-speech": 0.6, "balanced": 1.0, "silence": 1.6}
 _TRAIN = "Train a model on your own recordings"
 _EVALUATE = "Score a model and what it is compared with on recordings"
 _DEMO = """Train, denoise, score and plot on a built-in synthetic corpus; no data needed."""
@@ -86,7 +87,7 @@ def _denoise(arguments: argparse.Namespace) -> int:
         if write_report and piped.target in piped.names:
             raise ValueError("--report writes a page beside the output: give a file or a folder")
         found = folders.find_pairs(piped.sources, piped.target)
-        summary = folders.denoise_files(found, models.load_named(arguments.model), settings)
+        summary = folders.denoise_files(found, _model(arguments), settings)
         if write_report and summary.compared:
             write_report(folders.report_path(piped.target), summary.compared)
     said = sys.stderr if piped.to_stdout else sys.stdout
@@ -108,10 +109,8 @@ def _denoise(arguments: argparse.Namespace) -> int:
 
 def _report_writer() -> Callable[[Path, Sequence[tuple[Path, Path]]], None]:
     """What writes a listening page, so that what it lacks is said before any work."""
-    try:
+    with extra("report"):
         from blsh_jax.evaluation.result_page import write_comparison
-    except ImportError as error:
-        raise RuntimeError(f"{error.name} is missing: pip install 'blsh_jax[report]'") from error
     return write_comparison
 
 
@@ -119,7 +118,7 @@ def _live(arguments: argparse.Namespace) -> int:
     from blsh_jax.denoising import live
 
     live.run(
-        models.load_named(arguments.model),
+        _model(arguments),
         dry_wet=arguments.dry_wet,
         max_attenuation_db=arguments.max_attenuation_db,
         microphone=arguments.microphone,
@@ -254,7 +253,27 @@ def _command(
     return command
 
 
+def _model(arguments: argparse.Namespace) -> models.Model:
+    return models.load_named(arguments.model).with_strength(arguments.strength)
+
+
+def _strength(word: str) -> float:
+    try:
+        return _STRENGTHS.get(word) or float(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{word!r}: give {', '.join(_STRENGTHS)}, or a number"
+        ) from None
+
+
 def _add_sound_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--strength",
+        type=_strength,
+        default=1.0,
+        help=f"how much is taken away: {', '.join(_STRENGTHS)}, or a number: 1 is balanced, "
+        "less keeps more speech, more leaves less noise (default: balanced)",
+    )
     command.add_argument(
         "--dry_wet",
         type=float,

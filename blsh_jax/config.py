@@ -441,7 +441,7 @@ class SeparationConfig:
     strength: float = 1.0
 
     def __post_init__(self):
-        most = {"num_neighbors": 1024, "strength": 16.0}
+        most = {"num_neighbors": 1024, "strength": 64.0}
         _check(self, positive=("num_neighbors",), not_negative=("strength",), at_most=most)
 
 

@@ -221,6 +221,8 @@ def test_standard_input_and_output(tmp_path, used):
         (("denoise", ".", "-"), "standard output takes one file"),
         (("denoise", "x.wav", "z.wav", "--model=no.npz"), "no.npz"),
         (("denoise", "x.wav", "z.wav", "--dry_wet=2"), "dry_wet is 2"),
+        (("denoise", "x.wav", "z.wav", "--strength=9"), "strength is 9"),
+        (("denoise", "x.wav", "z.wav", "--strength=soft"), "'soft': give keep-speech, balanced"),
         (("denoise", "x.wav", "z.wav", "--device=abacus"), "abacus"),
         (("clean",), "invalid choice"),
         ((), "required: COMMAND"),

@@ -204,6 +204,19 @@ def test_the_attenuation_is_bounded_below_and_above_the_models_band(used):
     np.testing.assert_allclose(floored[middle], 0.1 * tone[middle], atol=1e-4)
 
 
+def test_strength_takes_more_or_less_away(used):
+    noisy = noise(1, 9000)
+    energies = [
+        np.sum(np.square(denoising.denoise(noisy, 16000, used, strength=strength)))
+        for strength in (0.5, 1, 2)
+    ]
+    assert energies[0] > energies[1] > energies[2] > 0
+    whole = denoising.denoise(noisy, 16000, used, strength=0)
+    np.testing.assert_allclose(whole, noisy, atol=1e-5)
+    twice = used.with_strength(2).with_strength(0.5)
+    assert twice.separation == used.separation
+
+
 def test_dry_wet_mixes_in_step(used):
     for rate in (16000, 44100):
         noisy = noise(2, 9000)
@@ -244,6 +257,8 @@ def test_inside_jit_and_vmap(used):
         (np.zeros(10), {"sample_rate": np.array([16000])}, "sample_rate"),
         (np.zeros(10), {"sample_rate": 0}, "sample_rate"),
         (np.zeros(10), {"dry_wet": 1.1}, "dry_wet"),
+        (np.zeros(10), {"strength": -0.1}, r"strength is -0.1: give 0 \(keeps all\) to 4"),
+        (np.zeros(10), {"strength": float("nan")}, "strength is nan"),
         (np.zeros(10), {"max_attenuation_db": -1.0}, "max_attenuation_db"),
     ],
 )

@@ -160,6 +160,7 @@ def denoise(  # type: ignore[overload-overlap]  # JAX arrays are arrays of any l
     sample_rate: float,
     model: Model | None = None,
     *,
+    strength: float = 1.0,
     dry_wet: float = 1.0,
     max_attenuation_db: float = math.inf,
 ) -> Array: ...
@@ -171,6 +172,7 @@ def denoise(
     sample_rate: float,
     model: Model | None = None,
     *,
+    strength: float = 1.0,
     dry_wet: float = 1.0,
     max_attenuation_db: float = math.inf,
 ) -> np.ndarray: ...
@@ -181,6 +183,7 @@ def denoise(
     sample_rate: float,
     model: Model | None = None,
     *,
+    strength: float = 1.0,
     dry_wet: float = 1.0,
     max_attenuation_db: float = math.inf,
 ) -> np.ndarray | Array:
@@ -196,6 +199,8 @@ def denoise(
             a buffer. JAX arrays inside ``jit`` and ``vmap`` too, if ``sample_rate`` is the model's.
         sample_rate: of ``noisy``, in Hz.
         model: what to denoise with; the pretrained model if not given.
+        strength: above 1 more is taken away, noise and speech; below 1 more is kept
+            (``Model.with_strength``).
         dry_wet: 1 gives the denoised signal, 0 ``noisy`` as it is, and values between a mixture.
         max_attenuation_db: no frequency is attenuated by more than this, in dB.
 
@@ -214,7 +219,7 @@ def denoise(
     """
     sample_rate = _checked_rate(sample_rate)
     check_settings(dry_wet, max_attenuation_db)
-    model = _pretrained_model() if model is None else model
+    model = (_pretrained_model() if model is None else model).with_strength(strength)
     if isinstance(noisy, jax.core.Tracer):
         _check_signal(noisy)
         return _denoise_traced(noisy, sample_rate, model, dry_wet, _floor(max_attenuation_db))
@@ -232,6 +237,7 @@ def denoise_file(
     target: str | os.PathLike,
     model: Model | None = None,
     *,
+    strength: float = 1.0,
     dry_wet: float = 1.0,
     max_attenuation_db: float = math.inf,
     partial: bool = False,
@@ -250,6 +256,7 @@ def denoise_file(
         source: the file to read.
         target: the file to write, whole or not at all; missing folders are made.
         model: what to denoise with; the pretrained model if not given.
+        strength: as in ``denoise``.
         dry_wet: as in ``denoise``.
         max_attenuation_db: as in ``denoise``.
         partial: denoise a file that is cut short or damaged as far as it goes.
@@ -269,7 +276,7 @@ def denoise_file(
     source, target = Path(source), Path(target)
     if target.exists() and source.exists() and target.samefile(source):
         raise ValueError(f"{source}: is also the output; name another one")
-    model = _pretrained_model() if model is None else model
+    model = (_pretrained_model() if model is None else model).with_strength(strength)
     with audio.reading(source, partial) as read:
         kind, subtype, endian, rate = audio.target_format(source, target, read)
         denoiser = Denoiser(model, read.sample_rate, read.channels, dry_wet, max_attenuation_db)

@@ -37,6 +37,8 @@ NAMES = {
     "lsh": "LSH, random projections",
     "blsh": "BLSH",
     "lsh_origin": "LSH, hyperplanes through the origin",
+    "blsh_live": "BLSH, live, without looking ahead",
+    "blsh_presence": "BLSH, speech presence, no ferns",
     "blsh_cosine": "BLSH, cosine target",
     "blsh_cross_entropy": "BLSH, fitted by cross-entropy",
     "knn": "KNN on raw spectra",

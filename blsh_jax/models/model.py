@@ -29,6 +29,7 @@ from blsh_jax.search.packing import WORD_BITS, num_words
 FORMAT = "blsh_jax model"
 FORMAT_VERSION = 9  # 6, 7, and 8 without ferns are read, too
 DEFAULT = "default"
+MOST_STRENGTH = 4.0
 _PRETRAINED_FOLDER = resources.files("blsh_jax.models")
 _MOST_FEATURES = 16_384  # D, so that the features of a block of frames stay small
 _MOST_BITS = 4096  # L
@@ -89,6 +90,23 @@ class Model:
         learning = dataclasses.replace(self.config.ferns, num_second_ferns=0)
         config = dataclasses.replace(self.config, ferns=learning)
         return dataclasses.replace(self, config=config, ferns=self.ferns[:1])
+
+    def with_strength(self, strength: float) -> "Model":
+        """The model with its masks raised to a power besides that of its configuration.
+
+        Args:
+            strength: 1 leaves the masks as they are; above 1 more is taken away, below 1 more is
+                kept; 0 takes nothing away.
+
+        Raises:
+            ValueError: it is not from 0 to ``MOST_STRENGTH``.
+        """
+        if not 0 <= strength <= MOST_STRENGTH:
+            raise ValueError(f"strength is {strength}: give 0 (keeps all) to {MOST_STRENGTH:g}")
+        exponent = self.separation.strength * strength
+        separation = dataclasses.replace(self.separation, strength=float(exponent))
+        config = dataclasses.replace(self.config, separation=separation)
+        return dataclasses.replace(self, config=config)
 
     def without_frames(self) -> "Model":
         """The model that only denoises, a twentieth of the size."""
