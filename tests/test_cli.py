@@ -440,3 +440,21 @@ def test_times_are_taken_on_one_core(monkeypatch):
     monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: chosen.append(set(cores)))
     assert costs.use_one_core()
     assert chosen and all(cores == {min(os.sched_getaffinity(0))} for cores in chosen)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep caches elsewhere")
+def test_what_is_compiled_is_kept_in_the_users_cache_if_that_can_be_written(used, tmp_path):
+    source, homes = tmp_path / "x.wav", (tmp_path / "cache", tmp_path / "file")
+    soundfile.write(source, 0.1 * np.random.default_rng(0).standard_normal(3000), RATE)
+    homes[1].write_text("no folder")
+    outputs = []
+    for home in homes:
+        known = {k: v for k, v in os.environ.items() if not k.startswith("JAX_COMPILATION")}
+        environment = known | {"XDG_CACHE_HOME": str(home)}
+        target = tmp_path / f"{home.name}.wav"
+        done = blsh("denoise", source, target, f"--model={used}", env=environment)
+        assert done.returncode == 0 and b"Traceback" not in done.stderr
+        outputs.append(target.read_bytes())
+    kept = list(homes[0].glob("blsh_jax/*/*-cache"))
+    assert any("advance" in path.name for path in kept)
+    assert outputs[0] == outputs[1] and homes[1].read_text() == "no folder"

@@ -18,7 +18,7 @@ _SECONDS = 4.0  # of noise, for the real-time factors
 _BLOCK_HOPS = 64
 # Of the features of ferns besides speech presence and the comb, counted in the C code; a logarithm
 # or a root counts as one, and a mean over W bins as log2(W) additions or a few more.
-_BIN_FEATURE_OPERATIONS = 307
+_BIN_FEATURE_OPERATIONS = 372
 _ADDED_FEATURES = {
     "levels": "levels above the noise floor",
     "voicing": "bands of voicing",
