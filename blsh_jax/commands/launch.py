@@ -277,7 +277,7 @@ def _help() -> str:
 
 
 def _flag_help(flag: flags.Flag) -> str:
-    head, said = f"  --{flag.name}", flag.help.replace("``", "")
+    head, said = f"  --{flag.name}", " ".join(flag.help.replace("``", "").split())
     if isinstance(flag, flags.EnumFlag):
         choices, _, said = said.partition(">: ")
         head += "=" + choices.removeprefix("<")

@@ -12,7 +12,10 @@ import jax
 
 from blsh_jax import files
 
-_PACKAGES = ("jax", "jaxlib", "numpy", "optax", "flax", "soundfile", "soxr", "mir_eval")
+_PACKAGES = (
+    *("jax", "jaxlib", "numpy", "optax", "flax", "soundfile", "soxr"),
+    *("mir_eval", "pesq", "pystoi"),
+)
 
 
 def environment() -> dict[str, Any]:
