@@ -111,10 +111,10 @@ def variations(name: str = "variations") -> str:
     return _crossed(["changed", "system"], lines, num_texts=2)
 
 
-def rotation(name: str = "rotation") -> str:
+def rotation() -> str:
     """Scores in noises that are unseen in turn, an SNR and a system a line."""
     lines: list[Line] = []
-    for (method, num_bits), row in _rows(name):
+    for (method, num_bits), row in _rows("rotation"):
         below = {"noises below the mixture": f"{len(row['below_mixture'])} of {row['noises']}"}
         line = (method, f"{row['snr_db']:g} dB", num_bits)
         lines.append((line, _scored(row, _ALL) | below))
@@ -139,16 +139,16 @@ def rotation_gains() -> str:
 
 
 def at_a_glance() -> str:
-    """What a user gains, at two SNRs: the mixture, RNNoise, and both pretrained models' kind."""
+    """What a user gains, at two SNRs: the mixture, RNNoise, and the pretrained model's kind."""
     lines: list[Line] = []
+    made = _record("rotation")
     for snr in (0.0, 10.0):
-        for record, method, name in (
-            ("rotation", "noisy", "noisy"),
-            ("rotation", "rnnoise", "RNNoise"),
-            ("rotation_small", "blsh", "BLSH, `small`"),
-            ("rotation", "blsh", "BLSH, `default`"),
+        for method, name in (
+            ("noisy", "noisy"),
+            ("rnnoise", "RNNoise"),
+            ("blsh_live", "BLSH, live"),
+            ("blsh", "BLSH, files"),
         ):
-            made = _record(record)
             chosen = [r for r in made["results"] if (r["snr_db"], r["method"]) == (snr, method)]
             best = max(chosen, key=lambda row: row["num_bits"] or 0)
             same = ("snr_db", "method", "num_bits")
@@ -223,7 +223,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "closed-and-open": closed_and_open,
     "general": lambda: closed_and_open("general_"),
     "rotation": rotation,
-    "rotation-small": lambda: rotation("rotation_small"),
     "at-a-glance": at_a_glance,
     "rotation-gains": rotation_gains,
     "rotation-noises": rotation_noises,
