@@ -25,7 +25,6 @@ from experiments import claims, complexity, pictures, published
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
-FIGURES = ROOT / "docs" / "figures"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 _BLOCK = re.compile(r"<!-- table ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
@@ -375,7 +374,7 @@ def stale_pictures() -> list[str]:
     return [
         name
         for name, (record, _) in PICTURES.items()
-        if not pictures.is_of(FIGURES / f"{name}.png", _record(record))
+        if not pictures.is_of(pictures.FOLDER / f"{name}.png", _record(record))
     ]
 
 
@@ -455,7 +454,7 @@ def main() -> None:
         raise ValueError(f"not in step with their records: {', '.join(names)}")
     for name in drawings:
         record, draw = _record(PICTURES[name][0]), PICTURES[name][1]
-        pictures.save(draw(record), record, FIGURES / f"{name}.png")
+        pictures.save(draw(record), record, pictures.FOLDER / f"{name}.png")
         print(f"drew {name}.png")
     for page in pages:
         files.write(page, render(page.read_text()).encode())
