@@ -104,15 +104,14 @@ class Learned(NamedTuple):
 
     def so_far(self, count: int) -> np.ndarray:
         """(T, T) similarity of the codes of ``count`` bits (eq. 3)."""
-        made = codes.self_similarity(jnp.asarray(self.bits[:, :count]), self.betas[:count])
-        return np.asarray(made)
+        bits, betas = jnp.asarray(self.bits[:, :count]), jnp.asarray(self.betas[:count])
+        return np.asarray(codes.self_similarity(bits, betas))
 
     def weights(self, count: int) -> np.ndarray:
         """(T, T) weights that the bit after ``count`` bits is learned with (eq. 4)."""
-        total = float(np.sum(self.betas[:count]))
-        agreement = (2 * self.so_far(count) - 1) * total
-        made = boosting.pair_weights(jnp.asarray(self.target), jnp.asarray(agreement), total)
-        return np.asarray(made)
+        total = jnp.sum(self.betas[:count])
+        agreement = (2 * jnp.asarray(self.so_far(count)) - 1) * total
+        return np.asarray(boosting.pair_weights(jnp.asarray(self.target), agreement, total))
 
 
 @functools.cache
@@ -222,7 +221,7 @@ def adaboost(points: np.ndarray, labels: np.ndarray, num_learners: int) -> Ensem
         errors = weights[labels < 0].sum() + np.cumsum((weights * labels)[order], axis=0)
         row, column = np.unravel_index(np.argmin(errors[:-1]), errors[:-1].shape)
         threshold = along[order[row : row + 2, column], column].mean()
-        beta = float(boosting.beta(np.float64(errors[row, column])))
+        beta = float(boosting.beta(jnp.asarray(errors[row, column])))
         lines.append((directions[column], threshold, beta))
         code = np.where(along[:, column] >= threshold, 1.0, -1.0)
         weights = weights * np.exp(-beta * labels * code)

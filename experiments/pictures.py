@@ -87,7 +87,7 @@ def hash_codes() -> Figure:
     """Codes beside each other, bit by bit, and how many bits agree with more likeness."""
     found = explained.random_codes()
     figure = Figure(figsize=(10.2, 5.6), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1.1, 2))
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.1, 2))[:, 0]
     axis = above.subplots()
     near, far = found.query ^ found.near, found.query ^ found.far
     rows = [
@@ -139,11 +139,11 @@ def random_hyperplanes() -> Figure:
         axis.set_aspect("equal")
         axis.set_xlabel("first feature")
         axis.set_ylabel("second feature")
-    degrees = np.arange(0, 181, 10)
+    between = np.arange(0, 181, 10)
     axes[2].plot([0, 180], [0, 100], color="0.7", label="expected: angle / 180°")
     for count, mark in ((25, "x"), (1000, "o")):
-        share = 100 * explained.parted(degrees, count)
-        axes[2].plot(degrees, share, mark, markersize=4, label=f"{count:,} random lines")
+        share = 100 * explained.parted(between, count)
+        axes[2].plot(between, share, mark, markersize=4, label=f"{count:,} random lines")
     axes[2].set_title("bits that differ")
     axes[2].set_xlabel("angle between the points (degrees)")
     axes[2].set_ylabel("share of the lines that part them (%)")
