@@ -21,12 +21,11 @@ from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Mixture, audio
 from blsh_jax.evaluation import System, records, searching
 from experiments import protocol as protocols
+from experiments import published
 from experiments.cache import Cache
 from experiments.protocol import Protocol
 from experiments.workbench import Workbench
 
-# What the authors' page states, in dB SDR.
-PUBLISHED = {"lsh": 8.95, "blsh": 8.33}
 _COLUMNS = ["set", "mixture", "method", "num_bits", "sdr", "sir", "sar", "si_sdr"]
 
 
@@ -85,8 +84,8 @@ def _define_flags() -> None:
     launch.define_train_config()
     flags.DEFINE_string("folder", None, "Folder of the wav files.", required=True)
     flags.DEFINE_integer("num_examples", 4, "Mixtures of each set to write.", lower_bound=0)
-    flags.DEFINE_integer("lsh_bits", 125, "Bits of LSH.", lower_bound=1)
-    flags.DEFINE_integer("blsh_bits", 25, "Bits of BLSH.", lower_bound=1)
+    flags.DEFINE_integer("lsh_bits", published.AUDIO_BITS["lsh"], "Bits of LSH.", lower_bound=1)
+    flags.DEFINE_integer("blsh_bits", published.AUDIO_BITS["blsh"], "Bits of BLSH.", lower_bound=1)
 
 
 def main() -> None:
@@ -101,7 +100,7 @@ def main() -> None:
     means, examples = audio_examples(
         protocol, config, lengths, values.num_examples, folder, Cache(values.cache)
     )
-    more = {"examples": examples, "published": PUBLISHED}
+    more = {"examples": examples, "published": published.AUDIO_EXAMPLES}
     protocols.write(means, _COLUMNS, config, protocol, more, lengths=lengths)
     print(records.table(examples, _COLUMNS))
 

@@ -1,32 +1,196 @@
-"""Pictures of the paper's figures and of the course of training, drawn from records alone.
+"""Pictures: those of docs/hashing.md, which this launch makes, and those of records.
 
-A picture carries the SHA-256 of its record, so that it can be told whether the two are in step
-without drawing again.
+    python -m experiments.pictures [--folder FOLDER]
+
+Takes less than a minute and no recordings: what is shown is made by ``experiments.explained``.
+
+Those of the paper's figures and of the course of training are drawn from records alone, by their
+launches and by ``experiments.readme``. Such a picture carries the SHA-256 of its record, so that it
+can be told whether the two are in step without drawing again.
 """
 
+import functools
 import hashlib
 import io
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import flags
 
 from blsh_jax import files
 from blsh_jax._extras import extra
+from blsh_jax.commands import launch
+from blsh_jax.evaluation import plots
+from blsh_jax.paper import spectra
+from experiments import explained
 
 with extra("report"):
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
     from PIL import Image
 
+FOLDER = Path(__file__).parents[1] / "docs" / "figures"
 _TAG = "Record"
+_CLASSES = {-1.0: ("tab:blue", "o"), 1.0: ("tab:orange", "X")}
 _STYLES = {
     ("blsh", 0.1): ("tab:blue", "-"),
     ("blsh", 0.01): ("tab:blue", "--"),
     ("lsh", 0.1): ("tab:orange", "-"),
     ("lsh", 0.01): ("tab:orange", "--"),
 }
+
+
+def look_up() -> Figure:
+    """A frame, its nearest dictionary frames, and the mask that theirs make."""
+    found = explained.look_up()
+    levels = lambda magnitudes: 20 * np.log10(np.maximum(magnitudes / magnitudes.max(), 10**-2.5))
+    kilohertz = spectra.bin_hertz(explained.CONFIG.separation.stft) / 1000
+    figure = Figure(figsize=(10.2, 6.2), layout="constrained")
+    axes = figure.subplots(2, 3, width_ratios=(3, 1.3, 3), height_ratios=(2.6, 1))
+    extent = (0.0, kilohertz[-1], len(found.frames) - 0.5, -0.5)
+    shown = {"aspect": "auto", "extent": extent, "interpolation": "nearest"}
+    axes[0, 0].imshow(levels(found.frames), cmap="magma", **shown)
+    axes[0, 0].set_title(f"dictionary: {len(found.frames)} of {found.size:,} noisy frames")
+    axes[0, 2].imshow(found.masks, cmap="gray", vmin=0, vmax=1, **shown)
+    axes[0, 2].set_title("their ideal masks (white: speech is stronger)")
+    near = np.isin(np.arange(len(found.frames)), found.nearest)
+    colors = np.where(near, "tab:red", "0.7")
+    axes[0, 1].barh(np.arange(len(near)), found.cosines, height=0.8, color=colors)
+    axes[0, 1].set_ylim(len(near) - 0.5, -0.5)
+    axes[0, 1].set_title(f"how alike: the {near.sum()} nearest red")
+    axes[0, 1].set_xlabel("cosine")
+    for axis in (axes[0, 0], axes[0, 2]):
+        axis.set_yticks(found.nearest, ["▶"] * len(found.nearest), color="tab:red", fontsize=6)
+        axis.tick_params(axis="y", length=0)
+    axes[0, 0].set_ylabel("frame")
+    axes[1, 0].plot(kilohertz, levels(found.query), color="black", lw=0.8)
+    axes[1, 0].set_title("the noisy frame that is looked up")
+    axes[1, 0].set_ylabel("level (dB)")
+    axes[1, 1].set_visible(False)
+    axes[1, 2].fill_between(kilohertz, found.ideal, step="mid", color="0.85", label="ideal mask")
+    mean = found.masks[found.nearest].mean(0)
+    axes[1, 2].plot(kilohertz, mean, color="tab:red", lw=0.9, label="mean of the ten masks")
+    axes[1, 2].set_title("the mask that it gets")
+    axes[1, 2].set_ylabel("share kept")
+    axes[1, 2].legend(fontsize=7, loc="upper right")
+    for axis in (axes[0, 0], axes[0, 2], axes[1, 0], axes[1, 2]):
+        axis.set_xlabel("frequency (kHz)")
+        axis.set_xlim(0, kilohertz[-1])
+    return _small_titles(figure)
+
+
+def hash_codes() -> Figure:
+    """Codes beside each other, bit by bit, and how many bits agree with more likeness."""
+    found = explained.random_codes()
+    figure = Figure(figsize=(10.2, 5.6), layout="constrained")
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.1, 2))[:, 0]
+    axis = above.subplots()
+    near, far = found.query ^ found.near, found.query ^ found.far
+    rows = [
+        ("the frame", found.query, "0.35"),
+        ("its nearest frame", found.near, "0.35"),
+        (f"{near.sum()} bits differ", near, "tab:red"),
+        ("another frame", found.far, "0.35"),
+        (f"{far.sum()} bits differ", far, "tab:red"),
+    ]
+    for row, (_, bits, color) in enumerate(rows):
+        for column, bit in enumerate(bits):
+            face, ink = (color, "white") if bit else ("white", "black")
+            axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fc=face, ec="0.8", lw=0.5))
+            axis.text(column, row, f"{bit:d}", color=ink, ha="center", va="center", fontsize=8)
+    axis.set_xlim(-0.5, len(found.query) - 0.5)
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    numbers = [1, *range(5, len(found.query) + 1, 5)]
+    axis.set_xticks([number - 1 for number in numbers], numbers)
+    axis.set_xlabel("bit")
+    axis.set_title(f"codes of {len(found.query)} random bits; red: exclusive or, counted")
+    panels = below.subplots(1, len(found.agreeing))
+    nearest = np.argsort(-found.cosines)[:10]
+    for panel, (length, agreeing) in zip(panels, found.agreeing.items(), strict=True):
+        panel.plot(found.cosines[::8], agreeing[::8], ".", color="0.6", markersize=2)
+        panel.plot(found.cosines[nearest], agreeing[nearest], "o", color="tab:red", markersize=4)
+        panel.set_title(f"{length} random bits; red: the ten frames nearest by cosine")
+        panel.set_xlabel("cosine with the frame")
+        panel.set_ylabel("bits that agree")
+        panel.set_xlim(0, 1)
+    return _small_titles(figure)
+
+
+def random_hyperplanes() -> Figure:
+    """Random lines and two points: near ones, distant ones, and how often they are parted."""
+    figure = Figure(figsize=(10.2, 3.5), layout="constrained")
+    axes = figure.subplots(1, 3, width_ratios=(1, 1, 1.25))
+    slopes = np.random.default_rng(7).uniform(0, np.pi, 10)
+    for axis, (name, degrees) in zip(axes, {"near": 12.0, "distant": 110.0}.items(), strict=False):
+        angles = np.deg2rad(35 + np.array([0.0, degrees]))
+        sides = np.sin(angles[:, None] - slopes) > 0
+        for slope, parts in zip(slopes, sides[0] != sides[1], strict=True):
+            along = 1.4 * np.array([-1, 1])
+            color = "tab:red" if parts else "0.75"
+            axis.plot(along * np.cos(slope), along * np.sin(slope), color=color, lw=1.2)
+        axis.plot(np.cos(angles), np.sin(angles), "o", color="tab:blue", markersize=8, zorder=3)
+        count = int((sides[0] != sides[1]).sum())
+        axis.set_title(f"{name} points: {count} of {len(slopes)} lines part them")
+        axis.set_aspect("equal")
+        axis.set_xlabel("first feature")
+        axis.set_ylabel("second feature")
+    between = np.arange(0, 181, 10)
+    axes[2].plot([0, 180], [0, 100], color="0.7", label="expected: angle / 180°")
+    for count, mark in ((25, "x"), (1000, "o")):
+        share = 100 * explained.parted(between, count)
+        axes[2].plot(between, share, mark, markersize=4, label=f"{count:,} random lines")
+    axes[2].set_title("bits that differ")
+    axes[2].set_xlabel("angle between the points (degrees)")
+    axes[2].set_ylabel("share of the lines that part them (%)")
+    axes[2].legend(fontsize=8)
+    axes[2].grid(alpha=0.3)
+    return _small_titles(figure)
+
+
+def adaboost() -> Figure:
+    """Two rings, and what 20 and 500 lines make of them."""
+    points, labels = explained.rings()
+    ensemble = explained.adaboost(points, labels, 500)
+    figure = Figure(figsize=(8.6, 4.4), layout="constrained")
+    around = np.linspace(-2.7, 2.7, 150)
+    grid = np.stack(np.meshgrid(around, around), axis=-1)
+    for axis, count in zip(figure.subplots(1, 2), (20, 500), strict=True):
+        lines = ensemble.first(count)
+        side = np.sign(lines.votes(grid))
+        axis.contourf(around, around, side, levels=(-2, 0, 2), colors=("#d6e6f4", "#fde6d0"))
+        votes = lines.votes(points)
+        weights = np.exp(-labels * votes)
+        for label, (color, mark) in _CLASSES.items():
+            mine = labels == label
+            sizes = 9 + 50 * np.minimum(weights[mine], 3)
+            axis.scatter(*points[mine].T, s=sizes, c=color, marker=mark, edgecolors="white", lw=0.4)
+        wrong = int((labels * votes <= 0).sum())
+        axis.set_title(f"{count} lines: {wrong} of {len(labels)} points on the wrong side")
+        axis.set_aspect("equal")
+        axis.set_xlabel("first feature")
+        axis.set_ylabel("second feature")
+    return _small_titles(figure)
+
+
+def learned_bits(learned: explained.Learned) -> Figure:
+    """The target beside the codes of 1, 5 and 100 bits."""
+    names = {1: "1 bit", 5: "5 bits", 100: "100 bits"}
+    panels = {name: learned.so_far(count) for count, name in names.items()}
+    return plots.self_similarity(learned.target, panels)
+
+
+def pair_weights(learned: explained.Learned) -> Figure:
+    """Target, prediction, difference and pair weights after 1, 5 and 25 bits."""
+    stages = {
+        f"after {count} bit{'s' * (count > 1)}": (learned.so_far(count), learned.weights(count))
+        for count in (1, 5, 25)
+    }
+    return plots.pair_weights(learned.target, stages)
 
 
 def figure3(record: dict[str, Any]) -> Figure:
@@ -148,6 +312,26 @@ def digest(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
+def explanations() -> dict[str, Callable[[], Figure]]:
+    """The pictures of docs/hashing.md by the names of their files."""
+    learned = functools.cache(explained.learned_bits)
+    return {
+        "hashing_look_up": look_up,
+        "hashing_hyperplanes": random_hyperplanes,
+        "hashing_codes": hash_codes,
+        "hashing_adaboost": adaboost,
+        "hashing_learned_bits": lambda: learned_bits(learned()),
+        "hashing_pair_weights": lambda: pair_weights(learned()),
+    }
+
+
+def _small_titles(figure: Figure) -> Figure:
+    for axis in figure.axes:
+        axis.set_title(axis.get_title(), fontsize=9)
+        axis.tick_params(labelsize=8)
+    return figure
+
+
 def _draw(axis, matrix: np.ndarray, title: str, colors: str):
     axis.set_title(title, fontsize=9)
     axis.set_xlabel("frame")
@@ -184,3 +368,19 @@ def _draw_modes(axis, title: str, over: str, modes: dict[str, dict[str, Any]], n
     axis.set_xlabel(over)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string("folder", str(FOLDER), "Folder that gets the pictures.")
+
+
+def main() -> None:
+    """Make the pictures of docs/hashing.md."""
+    for name, draw in explanations().items():
+        path = Path(flags.FLAGS.folder) / f"{name}.png"
+        plots.save(draw(), path)
+        print(f"wrote {path.name}", flush=True)
+
+
+if __name__ == "__main__":
+    launch.run(_define_flags, main)

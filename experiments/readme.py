@@ -21,18 +21,40 @@ from matplotlib.figure import Figure
 from blsh_jax import files
 from blsh_jax.commands import launch
 from blsh_jax.evaluation import NAMES
-from experiments import claims, pictures
+from experiments import claims, complexity, pictures, published
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
-FIGURES = ROOT / "docs" / "figures"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 _BLOCK = re.compile(r"<!-- table ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 # The first cells of a line, and further ones by the heads of their columns.
 Line = tuple[tuple[str, ...], dict[str, str]]
 Row = dict[str, Any]
+# The lines of the paper's table 1 to those of ours beside them, and what these are.
+_BESIDE = {
+    "irm": {"irm": "here, ratio mask", "ibm": "here, binary mask"},
+    "knn": {"knn": "here"},
+    "lsh": {"lsh": "here"},
+    "blsh": {"blsh": "here, RBF target", "blsh_cosine": "here, cosine target"},
+    "fc": {"fc": "here"},
+    "blstm": {"blstm": "here"},
+}
+# A difference to its sides, in the order of the methods of ``published.TABLE1``.
+_DIFFERENCES = (
+    *(("blsh", "lsh"), ("knn", "lsh"), ("blsh", "knn")),
+    *(("fc", "blsh"), ("blstm", "blsh"), ("blstm", "fc"), ("irm", "blsh")),
+)
 _MEASURES = {"sdr": "SDR", "sir": "SIR", "sar": "SAR", "si_sdr": "SI-SDR"}
+_PAPER_NAMES = {
+    "irm": "oracle",
+    "knn": "KNN on spectra",
+    "lsh": "LSH",
+    "blsh": "BLSH",
+    "fc": "fully connected",
+    "blstm": "LSTM",
+}
+_SCORES = ("sdr", "sir", "sar")
 _LISTENING = {"sdr": "SDR", "si_sdr": "SI-SDR", "stoi": "STOI", "pesq": "PESQ"}
 _ALL = {"sdr": "SDR", "si_sdr": "SI-SDR", "stoi": "STOI", "estoi": "ESTOI", "pesq": "PESQ"}
 
@@ -74,6 +96,79 @@ def table1() -> str:
             }
             costs.append(((system, num_bits), found))
     return _crossed(["system", "bits"], lines + costs)
+
+
+def paper_table1() -> str:
+    """The paper's table 1 with ours below every line."""
+    table, lines = _record("table1"), list[Line]()
+    ours = {(row["method"], row["set"]): row for row in table["results"]}
+    networks = table["config"]["networks"].items()
+    sizes = {method: (size["num_layers"], size["num_units"]) for method, size in networks}
+    heads = {(place, m): f"{place} {m.upper()}" for place in ("closed", "open") for m in _SCORES}
+    sized = lambda words, size: words + (f", {size[0]} × {size[1]}" if size else "")
+    for method, theirs in published.TABLE1.items():
+        name = _PAPER_NAMES[method]
+        found = {head: f"{theirs[place]._asdict()[m]:.2f}" for (place, m), head in heads.items()}
+        lines.append(((name, sized("paper", published.NETWORKS.get(method))), found))
+        for other, words in _BESIDE[method].items():
+            found = {head: f"{ours[other, place][m]:.2f}" for (place, m), head in heads.items()}
+            lines.append(((name, sized(words, sizes.get(other))), found))
+    return _crossed(["system", "whose"], lines, num_texts=2)
+
+
+def paper_differences() -> str:
+    """SDR between methods, the paper's and ours, and how far BLSH is on the way to the oracle."""
+    rows = _record("table1")["results"]
+    columns: dict[str, dict[str, float]] = {}
+    for name in ("closed", "open"):
+        columns[f"{name}, paper"] = {m: of[name].sdr for m, of in published.TABLE1.items()}
+        columns[f"{name}, here"] = {row["method"]: row["sdr"] for row in rows if row["set"] == name}
+    lines: list[Line] = [
+        (
+            (f"{_PAPER_NAMES[more]} − {_PAPER_NAMES[less]}",),
+            {head: f"{round(sdr[more] - sdr[less], 2) + 0:+.2f}" for head, sdr in columns.items()},
+        )
+        for more, less in _DIFFERENCES
+    ]
+    parts = {head: f"{100 * sdr['blsh'] / sdr['irm']:.0f} %" for head, sdr in columns.items()}
+    return _crossed(["SDR in dB"], [*lines, (("BLSH, part of the oracle's",), parts)])
+
+
+def page_examples() -> str:
+    """SDR of the codes that the authors' page lets hear, theirs of one mixture and ours."""
+    lines: list[Line] = []
+    for row in _record("audio_examples")["results"]:
+        method = row["method"]
+        name = f"{method.upper()}, {row['num_bits']} bits"
+        cells = {"page, one mixture": f"{published.AUDIO_EXAMPLES[method]:.2f}"}
+        cells[f"here, {row['set']} set"] = f"{row['sdr']:.2f}"
+        lines.append(((name,), cells))
+    return _crossed(["system"], lines)
+
+
+def complexity_table() -> str:
+    """What a frame costs and what it brings, ours and the paper's."""
+    names = ("closed", "open", "figure3", "table1")
+    systems = [("here", complexity.ours({name: _record(name) for name in names}))]
+    systems.append(("paper", complexity.theirs()))
+    lines: list[Line] = []
+    for whose, compared in systems:
+        for system in compared:
+            costs, gain = system.costs, system.gain
+            operations = costs.float_operations + costs.word_operations
+            found = {
+                "float operations": _count(costs.float_operations),
+                "word operations": _count(costs.word_operations),
+                "MB read": f"{costs.read_bytes / 1e6:.3g}",
+                "arithmetic, µJ": f"{costs.arithmetic:.3g}",
+                "and SRAM, µJ": _digits(costs.energy(complexity.SRAM)),
+                "and DRAM, µJ": _digits(costs.energy(complexity.DRAM)),
+                **{f"{name} SDR": f"{sdr:.2f}" for name, sdr in system.sdr.items()},
+                "dB per million operations": f"{1e6 * gain / operations:.3g}",
+                "dB per µJ of arithmetic": f"{gain / costs.arithmetic:.3g}",
+            }
+            lines.append(((whose, system.name, str(system.num_bits or "")), found))
+    return _crossed(["whose", "system", "bits"], lines, num_texts=2)
 
 
 def claim_table() -> str:
@@ -227,6 +322,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "rotation-gains": rotation_gains,
     "rotation-noises": rotation_noises,
     "table1": table1,
+    "paper-table1": paper_table1,
+    "paper-differences": paper_differences,
+    "page-examples": page_examples,
+    "complexity": complexity_table,
     "figure3": figure3,
     "claims": claim_table,
     "variations": variations,
@@ -274,7 +373,7 @@ def stale_pictures() -> list[str]:
     return [
         name
         for name, (record, _) in PICTURES.items()
-        if not pictures.is_of(FIGURES / f"{name}.png", _record(record))
+        if not pictures.is_of(pictures.FOLDER / f"{name}.png", _record(record))
     ]
 
 
@@ -354,7 +453,7 @@ def main() -> None:
         raise ValueError(f"not in step with their records: {', '.join(names)}")
     for name in drawings:
         record, draw = _record(PICTURES[name][0]), PICTURES[name][1]
-        pictures.save(draw(record), record, FIGURES / f"{name}.png")
+        pictures.save(draw(record), record, pictures.FOLDER / f"{name}.png")
         print(f"drew {name}.png")
     for page in pages:
         files.write(page, render(page.read_text()).encode())

@@ -23,8 +23,10 @@ from blsh_jax.commands import launch
 from blsh_jax.config import NetworkConfig, TrainConfig
 from blsh_jax.evaluation import System, masking, networks, searching
 from blsh_jax.paper.separation import Dictionary, SpectralDictionary
+from experiments import complexity
 from experiments import protocol as protocols
 from experiments.cache import Cache
+from experiments.complexity import Costs
 from experiments.protocol import Protocol
 from experiments.workbench import MEL, Workbench, mel_dictionary
 
@@ -39,21 +41,6 @@ HASHED: dict[str, dict[str, Any]] = {
 SYSTEMS = ("noisy", "irm", "ibm", "knn", "knn_mel", *HASHED, "fc", "blstm")
 _COLUMNS = ["set", "method", "num_bits", "sdr", "sir", "sar"]
 _COLUMNS += ["float_operations", "word_operations", "model_bytes", "seconds_per_minute"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Costs:
-    """What a system costs, beyond the transform that all share.
-
-    Attributes:
-        float_operations: floating-point operations per frame, a multiply-add counted as two.
-        word_operations: operations on 32-bit words per frame: exclusive or, count, add.
-        model_bytes: what must be stored, in 32-bit numbers and words.
-    """
-
-    float_operations: int
-    word_operations: int
-    model_bytes: int
 
 
 def table1(
@@ -95,10 +82,12 @@ def _build(
 ) -> tuple[System, Costs, Any]:
     """A system, its costs, and the settings beyond the workbench's that it depends on."""
     config, separation = bench.config, bench.config.separation
+    k = separation.num_neighbors
     if method in network_configs:
         chosen = network_configs[method]
         network = bench.network(chosen)
-        costs = Costs(network.operations, 0, 4 * network.num_parameters)
+        stored = 4 * network.num_parameters
+        costs = Costs(network.operations, 0, stored, stored)
         mask = networks.network_mask(network, separation)
         return masking(method, None, mask, separation), costs, configs.to_dict(chosen)
     if method in HASHED:
@@ -107,32 +96,29 @@ def _build(
             fit = dataclasses.replace(fit, num_bits=length, **changes)
         dictionary, settings = bench.hashed(method, length, fit)
         system = searching(method, length, dictionary, separation)
-        return system, _hashing_costs(dictionary), settings
+        return system, _hashing_costs(dictionary, k), settings
     model = bench.model(config.fit)
     if method == "knn":
         spectral = model.spectral_dictionary()
-        return searching(method, None, spectral, separation), _spectral_costs(spectral), None
+        return searching(method, None, spectral, separation), _spectral_costs(spectral, k), None
     if method == "knn_mel":
         spectral = mel_dictionary(model)
         separation = dataclasses.replace(separation, features=MEL)
-        costs = _spectral_costs(spectral, separation.stft.num_bins)
+        costs = _spectral_costs(spectral, k, separation.stft.num_bins)
         return searching(method, None, spectral, separation), costs, None
-    return evaluation.make_systems(model, (method,), (), config.seed)[0], Costs(0, 0, 0), None
+    return evaluation.make_systems(model, (method,), (), config.seed)[0], Costs(0, 0, 0, 0), None
 
 
-def _hashing_costs(dictionary: Dictionary) -> Costs:
+def _hashing_costs(dictionary: Dictionary, k: int) -> Costs:
     """Costs of a search among codes."""
     bits, size = dictionary.hasher.projections.shape
-    frames, words = dictionary.codes.shape
-    stored = bits * (size + 1) + frames * (words + dictionary.masks.shape[1])
-    return Costs(2 * size * bits, 3 * frames * words, 4 * stored)
+    return complexity.hashing(bits, size, dictionary.num_frames, dictionary.num_bins, k)
 
 
-def _spectral_costs(dictionary: SpectralDictionary, filtered: int = 0) -> Costs:
+def _spectral_costs(dictionary: SpectralDictionary, k: int, filtered: int = 0) -> Costs:
     """Costs of a search among frames, the features of a frame made of so many bins."""
     frames, size = dictionary.frames.shape
-    stored = frames * (size + dictionary.masks.shape[1])
-    return Costs(2 * (frames + filtered) * size, 0, 4 * stored)
+    return complexity.spectral(size, frames, dictionary.num_bins, k, filtered)
 
 
 def _network_configs() -> dict[str, NetworkConfig]:

@@ -69,6 +69,9 @@ def test_all_true(records):
     assert figures[3].startswith("the paper's way, trained by us: 7.00 against 6.00 dB; table 1")
     assert "closed: 8.33 against 8.95 dB" in figures[4]
     assert "open: fully connected 8.00, BLSTM 9.00, BLSH 7.00 dB" in figures[5]
+    assert "(paper: 10.04 against 9.66 dB)" in found[3].claim
+    assert "(page: 8.33 against 8.95 dB)" in found[4].claim
+    assert "(paper, closed: 12.17, 13.37, 10.20; open: 12.04, 12.65, 10.04 dB)" in found[5].claim
 
 
 def test_a_verdict_says_for_which_training_it_holds(records):

@@ -71,6 +71,42 @@ def matrices(panels: Mapping[str, np.ndarray], target: np.ndarray) -> Figure:
     return figure
 
 
+def pair_weights(target: np.ndarray, stages: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """How boosting goes on: what codes make of the target, and which pairs count for the next bit.
+
+    Args:
+        target: (B, B) similarities in [0, 1].
+        stages: title to the similarity of the codes so far (B, B) and the pair weights (B, B) that
+            the next bit is learned with, a row of the picture each.
+
+    Source: [ICASSP20] figure 2 and eq. 4.
+    """
+    rows = len(stages)
+    figure = Figure(figsize=(10.4, 2.2 * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, 4, squeeze=False)
+    for row, (title, (made, weights)) in zip(axes, stages.items(), strict=True):
+        share = weights / weights.mean()
+        panels = {
+            "target": (target, "magma", 0, 1),
+            f"codes {title}": (made, "magma", 0, 1),
+            "squared difference": (np.square(made - target), "viridis", 0, 0.5),
+            "weights of the next bit": (share, "RdBu_r", 0, 2),
+        }
+        images = []
+        for axis, (name, (matrix, colours, low, high)) in zip(row, panels.items(), strict=True):
+            axis.set_title(name, fontsize=9)
+            images.append(
+                axis.imshow(matrix, vmin=low, vmax=high, cmap=colours, interpolation="nearest")
+            )
+        row[0].set_ylabel("frame")
+        figure.colorbar(images[1], ax=row[1], label="similarity", shrink=0.85)
+        figure.colorbar(images[2], ax=row[2], shrink=0.85)
+        figure.colorbar(images[3], ax=row[3], label="weight / mean", shrink=0.85)
+    for axis in axes[-1]:
+        axis.set_xlabel("frame")
+    return figure
+
+
 def spectrograms(
     signals: Mapping[str, np.ndarray], stft: StftConfig, top: float | None = None
 ) -> Figure:
