@@ -49,6 +49,7 @@ def rotation(
     tools: Sequence[str],
     measures: Mapping[str, Measure],
     num_groups: int,
+    first_groups: int,
     mixtures_per_noise: int,
     cache: Cache,
 ) -> list[dict[str, Any]]:
@@ -64,13 +65,14 @@ def rotation(
         num_bits: code lengths; live and with speech presence the last of them.
         tools: some of ``denoisers.TOOLS``.
         measures: other scores than those of BSS_Eval.
-        num_groups: models to train.
+        num_groups: groups that noises are dealt into.
+        first_groups: how many of them are left out in turn, a model each; 0 for all.
         mixtures_per_noise: test mixtures of each noise at each SNR.
         cache: keeps the rows of each group.
     """
     rows = []
     others = [denoisers.system(name) for name in tools]
-    for known, left_out in deal(noise, num_groups):
+    for known, left_out in deal(noise, num_groups)[: first_groups or num_groups]:
         mixtures = training_mixtures(speech, known, config, "whole")
         tests = {
             (recording.key, snr): corpora.make_mixtures(
@@ -178,6 +180,7 @@ def _define_flags() -> None:
     launch.define_choices("tools", list(denoisers.TOOLS), "Other tools to score.")
     flags.DEFINE_bool("listening", True, "Score STOI and PESQ too.")
     flags.DEFINE_integer("num_groups", 4, "Groups of noises that are unseen together.", 2)
+    flags.DEFINE_integer("first_groups", 0, "Score in the noises of so many groups; 0: in all.", 0)
     flags.DEFINE_integer("mixtures_per_noise", 2, "Test mixtures of each noise at each SNR.", 1)
     launch.define_cache()
 
@@ -191,6 +194,7 @@ def main() -> None:
         "num_bits": launch.lengths("lengths", config.fit.num_bits),
         "tools": values.tools,
         "num_groups": values.num_groups,
+        "first_groups": values.first_groups,
         "mixtures_per_noise": values.mixtures_per_noise,
     }
     speech, noise, open_speech = launch.recordings(config, "speech", "noise", "open_speech")

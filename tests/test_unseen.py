@@ -113,7 +113,7 @@ def test_rotation_trains_without_the_noise_it_scores_in(synthetic, monkeypatch, 
     monkeypatch.setattr(rotation.training, "train", spy)
     level = {"level": lambda speech, estimate: float(np.std(estimate) / np.std(speech))}
     methods = ["noisy", "knn", "blsh", "lsh"]
-    arguments = (speech, noise, speech, TINY, [0.0, 10.0], methods, [8], [], level, 2, 2, cache)
+    arguments = (speech, noise, speech, TINY, [0.0, 10.0], methods, [8], [], level, 2, 0, 2, cache)
     rows = rotation.rotation(*arguments)
     again = rotation.rotation(*arguments)
     assert again == rows and cache.made == ["rotation"] * 2
