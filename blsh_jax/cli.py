@@ -330,10 +330,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 def _keep_compiled() -> None:
     """Keep what JAX compiles in the user's cache folder: the next start takes a third of the time.
 
-    JAX's own settings come first: ``JAX_COMPILATION_CACHE_DIR``, ``JAX_ENABLE_COMPILATION_CACHE``.
+    ``JAX_COMPILATION_CACHE_DIR`` comes first, and ``JAX_ENABLE_COMPILATION_CACHE=0`` keeps nothing.
     A folder that cannot be written, and entries that are damaged, cost time and nothing else.
     """
-    if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     # Homes are shared by machines, and code compiled for one processor may not run on another.
     processor = [platform.machine(), platform.processor()]
