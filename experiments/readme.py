@@ -396,9 +396,10 @@ def _rows(name: str, part: str = "results") -> list[tuple[tuple[str, str], Row]]
 
 
 def _scored(row: Row, heads: Mapping[str, str]) -> dict[str, str]:
-    """Scores of a row in dB that are there, by the heads of their columns."""
-    text = lambda value: "∞" if value is None else f"{value:.2f}"
-    return {head: text(row[name]) for name, head in heads.items() if name in row}
+    """Scores of a row that are there, by the heads of their columns."""
+    places = lambda name: 3 if name in ("stoi", "estoi") else 2
+    text = lambda name: "∞" if row[name] is None else f"{row[name]:.{places(name)}f}"
+    return {head: text(name) for name, head in heads.items() if name in row}
 
 
 def _verdict(found: claims.Verdict) -> str:
