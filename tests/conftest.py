@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -16,6 +17,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import jax
 import pytest
 from filelock import FileLock
+
+# Programs that tests start end by signals, also where this one ignores them, in the background.
+for ending in {"SIGINT", "SIGHUP"} & set(dir(signal)):
+    if signal.getsignal(getattr(signal, ending)) == signal.SIG_IGN:
+        signal.signal(getattr(signal, ending), signal.SIG_DFL)
 
 if not hasattr(jax, "enable_x64"):  # jax 0.7
     jax.enable_x64 = jax.experimental.enable_x64

@@ -86,7 +86,7 @@ def test_bad_requests_are_named(trained, held_back):
         evaluation.make_systems(trained[0], ("wiener",), ())
     with pytest.raises(ValueError, match="1 to 50"):
         evaluation.make_systems(trained[0], ("blsh",), (51,))
-    with pytest.raises(ModelError, match=r"experiments\.train"):
+    with pytest.raises(ModelError, match="blsh train"):
         evaluation.make_systems(trained[0].without_frames(), ("lsh",), (25,))
     with pytest.raises(ValueError, match="scorer"):
         evaluation.evaluate([], held_back, scorer="pesq")

@@ -177,7 +177,7 @@ def text(facts: dict[str, Any], one_core: bool) -> str:
         f"model      {facts['bits']} bits, {facts['dictionary_frames']} dictionary frames, "
         f"{facts['neighbors']} neighbours",
         f"features   {', '.join(shown)}",
-        *[f"mask       {_ferns(facts)}"] * bool(facts["ferns"]),
+        *_ferns(facts),
         *_sources(facts["trained_on"]),
         f"bytes      {sum(sizes.values()):,} ("
         + ", ".join(f"{name} {value:,}" for name, value in sizes.items())
@@ -194,10 +194,12 @@ def text(facts: dict[str, Any], one_core: bool) -> str:
     return "\n".join(lines)
 
 
-def _ferns(facts: dict[str, Any]) -> str:
-    """The stages of ferns in words."""
-    first, *second = (f"{count} ferns of {facts['fern_bits']} bits" for count in facts["ferns"])
-    return first + "".join(f"; then {stage}, which look ahead" for stage in second)
+def _ferns(facts: dict[str, Any]) -> list[str]:
+    """A line on the stages of ferns, if there are any."""
+    stages = [f"{count} ferns of {facts['fern_bits']} bits" for count in facts["ferns"]]
+    if not stages:
+        return []
+    return [f"mask       {'; then '.join(stages)}" + ", which look ahead" * (len(stages) > 1)]
 
 
 def _sources(provenance: dict[str, Any]) -> list[str]:
