@@ -12,7 +12,7 @@ from blsh_jax.config import FernConfig
 from blsh_jax.robust import ferns
 from blsh_jax.robust.ferns import Ferns, Samples
 
-SIZE, FEATURES = 800, 4
+SIZE, FEATURES = 800, 5
 CONFIG = FernConfig(num_ferns=4, fern_bits=3, fern_rate=0.4, fern_ridge=2.0, fern_samples=SIZE)
 
 boost = jax.jit(ferns.boost, static_argnames="config")
@@ -20,7 +20,7 @@ score = jax.jit(ferns.score)
 
 
 def samples(seed=0):
-    """Three features matter, in different ways, and one does not."""
+    """Three features matter, in different ways, and two do not."""
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 256, (FEATURES, SIZE)).astype(np.uint8)
     odds = 0.02 * values[0] - 3.0 * (values[2] < 90) * (values[0] > 60) + 0.01 * values[3] - 2.5

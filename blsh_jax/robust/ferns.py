@@ -26,7 +26,7 @@ using random ferns", IEEE Trans. PAMI 32 (3), 2010; R. Kohavi, "Bottom-up induct
 read-once decision graphs", ECML 1994.
 """
 
-from functools import partial
+import functools
 from typing import NamedTuple
 
 import jax
@@ -38,6 +38,8 @@ from blsh_jax.config import FernConfig
 STEP = 2.0**-10  # of a value; whole numbers of it fit int16 up to 32
 _LARGEST = 2**15 - 1
 _LEVELS = 256  # of a feature
+_IN_A_WORD = 4  # features, a byte each
+_IN_BOUNDS = "promise_in_bounds"
 
 
 class Ferns(NamedTuple):
@@ -206,27 +208,107 @@ def boost(
 
 def _questions(samples, scores, ridge, count, everywhere) -> tuple[Array, Array]:
     """The features and thresholds (B,) uint8 of a fern, one after another by their gain."""
-    slopes = _slopes(samples, scores)
+    slopes, words = _slopes(samples, scores), _words(samples.values)
     leaves = jnp.zeros(scores.shape, jnp.int32)
-    questions = []
+    below = _below(words, leaves, slopes, 1)
+    questions: list[Array] = []
     for bit in range(count):
-        gains = partial(_gains, leaves, slopes, ridge, 1 << bit, everywhere)
-        best = jnp.argmax(jax.lax.map(gains, samples.values))
-        feature, threshold = jnp.divmod(best, _LEVELS - 1)
+        gains = _gains(everywhere(below), ridge)[: len(samples.values)]
+        feature, threshold = jnp.divmod(jnp.argmax(gains), _LEVELS - 1)
         questions.append(jnp.stack([feature, threshold]).astype(jnp.uint8))
-        leaves = 2 * leaves + (samples.values[feature] > questions[-1][1]).astype(jnp.int32)
+        answers = samples.values[feature] > questions[-1][1]
+        if bit < count - 1:
+            below = _cut(below, answers, words, leaves, slopes)
+        leaves = 2 * leaves + answers.astype(jnp.int32)
     features, thresholds = jnp.stack(questions, axis=1)
     return features, thresholds
 
 
-def _gains(leaves, slopes, ridge, count, everywhere, values) -> Array:
-    """(255,): the gain of each threshold of a feature, whose values (S,) uint8 are given."""
-    cells = leaves * _LEVELS + values.astype(jnp.int32)
-    sums = everywhere(jax.ops.segment_sum(slopes, cells, count * _LEVELS))
-    below = jnp.cumsum(sums.reshape(count, _LEVELS, 2), axis=1)
-    above = below[:, -1:] - below
-    gain = lambda half: jnp.square(half[..., 0]) / (half[..., 1] + ridge)
-    return jnp.sum(gain(below) + gain(above), axis=0)[:-1]
+def _words(values: Array) -> Array:
+    """(D / 4, S) uint32 of (D, S) uint8, D rounded up: four features of a sample in a word."""
+    padded = jnp.pad(values, ((0, -len(values) % _IN_A_WORD), (0, 0))).astype(jnp.uint32)
+    fours = padded.reshape(-1, _IN_A_WORD, values.shape[1])
+    return functools.reduce(jnp.bitwise_or, (fours[:, i] << 8 * i for i in range(_IN_A_WORD)))
+
+
+def _below(
+    words: Array, leaves: Array, slopes: Array, num_leaves: int, rows: Array | None = None
+) -> Array:
+    """Sums of slopes and curvatures over the samples of a leaf whose feature is at most a level.
+
+    Args:
+        words: of ``_words``.
+        leaves: (R,) int32.
+        slopes: (R, 2).
+        num_leaves: of them, static.
+        rows: (R,) int32, the samples that these are of; None for all.
+
+    Returns:
+        (D, 2, num_leaves, 256) float32.
+    """
+
+    def four_features(word: Array) -> Array:
+        if rows is not None:
+            word = word.at[rows].get(mode=_IN_BOUNDS)
+        # Four scatters that do not wait for each other keep four cores busy.
+        return jnp.stack(
+            [
+                jax.ops.segment_sum(
+                    slopes,
+                    leaves * _LEVELS + (word >> 8 * place & _LEVELS - 1).astype(jnp.int32),
+                    num_leaves * _LEVELS,
+                    mode=_IN_BOUNDS,
+                )
+                for place in range(_IN_A_WORD)
+            ]
+        )
+
+    sums = jax.lax.map(four_features, words).reshape(-1, num_leaves, _LEVELS, 2)
+    return _running_sums(jnp.moveaxis(sums, 3, 1))
+
+
+def _cut(below: Array, answers: Array, words: Array, leaves: Array, slopes: Array) -> Array:
+    """The sums once every leaf is cut in two by answers (S,) bool.
+
+    Those of the rarer answer are added up; what is left is the other's.
+    """
+    num_features, kinds, num_leaves, _ = below.shape
+    most = len(answers) // 2
+    ones_are_rarer = jnp.sum(answers) <= most
+    rarer = answers == ones_are_rarer
+    places = jnp.cumsum(rarer)
+    # The samples of the rarer answer, and the first sample where there are fewer than half.
+    rows = jnp.zeros(most, jnp.int32)
+    rows = rows.at[jnp.where(rarer, places - 1, most)].set(jnp.arange(len(answers)), mode="drop")
+    theirs = jnp.where(jnp.arange(most)[:, None] < places[-1], slopes[rows], 0)
+    part = _below(words, leaves[rows], theirs, num_leaves, rows)
+    rest = below - part
+    no_and_yes = jnp.stack(
+        [jnp.where(ones_are_rarer, rest, part), jnp.where(ones_are_rarer, part, rest)], axis=3
+    )
+    return no_and_yes.reshape(num_features, kinds, 2 * num_leaves, _LEVELS)
+
+
+def _running_sums(values: Array) -> Array:
+    """Cumulative sums of (..., 256), in two levels of products: six times as fast as a scan."""
+    squares = values.reshape(*values.shape[:-1], 16, 16)
+    upto = jnp.triu(jnp.ones((16, 16), values.dtype))
+    product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    within = product(squares, upto)
+    before = product(within[..., -1], upto - jnp.eye(16, dtype=values.dtype))
+    return (within + before[..., None]).reshape(values.shape)
+
+
+def _gains(below: Array, ridge: Array | float) -> Array:
+    """(D, 255): the gain of each threshold of each feature."""
+    above = below[..., -1:] - below
+    # What is left of a difference may be below zero.
+    (g, h), (other_g, other_h) = (
+        (half[:, 0], jnp.maximum(half[:, 1], 0) + ridge) for half in (below, above)
+    )
+    gains = (jnp.square(g) * other_h + jnp.square(other_g) * h) / (h * other_h)
+    # As a product, as XLA adds up no vectors along this axis on CPUs.
+    return jnp.einsum("dlt,l->dt", gains, jnp.ones(gains.shape[1]))[:, :-1]
 
 
 def _leaves(features: Array, thresholds: Array, values: Array) -> Array:
@@ -243,7 +325,7 @@ def _leaf_type(num_bits: int) -> type:
 
 def _look_up(table: Array, leaves: Array) -> Array:
     """What one fern adds to the scores: (...) int32."""
-    found = table.at[leaves.astype(jnp.int32)].get(mode="promise_in_bounds")
+    found = table.at[leaves.astype(jnp.int32)].get(mode=_IN_BOUNDS)
     return found.astype(jnp.int32)
 
 
