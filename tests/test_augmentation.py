@@ -166,6 +166,16 @@ def test_silence_is_drawn_again_and_nothing_else_is_refused():
         synthetic_noises(silence, 0, "train", 0.2, RATE)
 
 
+def test_a_slice_holds_the_same_mixtures():
+    mixtures = training_mixtures(SPEECH, NOISE, CONFIG)
+    some = mixtures[1::2][1:]
+    assert len(some) == len(some.lengths) == 2
+    for one, other in zip(some, (mixtures[3], mixtures[5]), strict=True):
+        np.testing.assert_array_equal(one.mixture, other.mixture)
+    with pytest.raises(IndexError, match="mixture 2 of 2"):
+        some[2]
+
+
 def test_a_recording_shorter_than_a_mixture_starts_over():
     short = _loaded("s", 1, RATE // 8, 3)
     mixture = training_mixtures(short, NOISE, _with(equalizer_db=0.0))[0]

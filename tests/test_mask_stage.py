@@ -85,20 +85,28 @@ def test_what_is_learned_is_nearer_to_the_best_mask_than_the_formula_is(model, s
 
 
 def test_a_fold_is_searched_in_frames_of_the_others(model, mixtures, synthetic, monkeypatch):
-    rng, searched = np.random.default_rng(0), []
+    rng, given, searched = np.random.default_rng(0), [], []
+    batches = corpora.batches
     sources = rng.integers(0, 16, model.dictionary.num_frames).astype(np.int32)
     rows = jnp.arange(len(sources), dtype=jnp.uint32)[:, None]
     numbered = dataclasses.replace(model.dictionary, codes=rows, masks=rows)
     few = config.FernConfig(1, 1, fern_bits=1, fern_mixtures=7, fern_max_snr_db=12.0)
 
-    def drawn(mixtures, function, *_):
+    def noted(some, size):
+        given.append(list(some))
+        return batches(some, size)
+
+    def drawn(batch, function, *_):
         stage = int(function.ahead > 0)
         dictionary = (function.inner.inner if stage else function.inner).dictionary
         np.testing.assert_array_equal(dictionary.codes, dictionary.masks)
-        searched.append((stage, mixtures, sources[np.asarray(dictionary.codes)[:, 0]]))
+        searched.append((stage, given[-1], sources[np.asarray(dictionary.codes)[:, 0]]))
+        for row, mixture in enumerate(given[-1]):
+            np.testing.assert_array_equal(batch.mixture[row], mixture.mixture)
         values = rng.integers(0, 256, (40 * (1 + stage), 5)).astype(np.uint8)
         return [(values, *np.ones((2, 5), np.float32))]
 
+    monkeypatch.setattr(corpora, "batches", noted)
     monkeypatch.setattr(mask_stage, "_drawn", drawn)
     settings = dataclasses.replace(SETTINGS, ferns=few)
     learned = mask_stage.learn_ferns(mixtures, sources, numbered, settings)

@@ -48,6 +48,7 @@ class AugmentedMixtures(Sequence):
         sample_rate: of all recordings, in Hz.
         snr_db: signal-to-noise ratio of mixtures that are not augmented, in dB.
         skipped: (key, reason) of recordings left out: none, as silent cuts are drawn again.
+        chosen: indices of the items that this is a part of, or None for all; of a slice.
     """
 
     speech: Loaded
@@ -60,9 +61,14 @@ class AugmentedMixtures(Sequence):
     sample_rate: int = 16_000
     snr_db: float = 0.0
     skipped: tuple[tuple[str, str], ...] = ()
+    chosen: range | None = None
 
     def __len__(self) -> int:
-        return self.config.num_mixtures
+        return len(self._chosen)
+
+    @property
+    def _chosen(self) -> range:
+        return range(self.config.num_mixtures) if self.chosen is None else self.chosen
 
     @property
     def lengths(self) -> np.ndarray:
@@ -71,10 +77,11 @@ class AugmentedMixtures(Sequence):
 
     def __getitem__(self, index):
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+            return dataclasses.replace(self, chosen=self._chosen[index])
         if not 0 <= index < len(self):
             raise IndexError(f"mixture {index} of {len(self)}")
-        rng, length = np.random.default_rng([self.seed, index]), int(self.lengths[index])
+        length, index = int(self.lengths[index]), self._chosen[index]
+        rng = np.random.default_rng([self.seed, index])
         augmented = rng.random() >= self.config.unaugmented
         config = self.config if augmented else _without_augmentation(self.config, self.snr_db)
         speech, speech_key = _draw(

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from blsh_jax import corpora
 from blsh_jax.config import TrainConfig
-from blsh_jax.corpora import Mixture
+from blsh_jax.corpora import Batch
 from blsh_jax.paper import spectra
 from blsh_jax.paper.separation import Dictionary, NeighborMask
 from blsh_jax.robust import ferns
@@ -124,11 +124,9 @@ def _samples(
     unit = f"bins {stage + 1}/{len(config.ferns.stages)}"
     with tqdm(total=len(mixtures), desc=unit, unit="mix", disable=not progress) as bar:
         for fold, function in enumerate(functions):
-            indices = range(fold, len(mixtures), len(functions))
-            for start in range(0, len(indices), _BATCH_SIZE):
-                some = [mixtures[i] for i in indices[start : start + _BATCH_SIZE]]
-                parts += _drawn(some, function, config, rng)
-                bar.update(len(some))
+            for batch in corpora.batches(mixtures[fold :: len(functions)], _BATCH_SIZE):
+                parts += _drawn(batch, function, config, rng)
+                bar.update(np.count_nonzero(batch.lengths))
     order = rng.permutation(sum(len(targets) for _, targets, _ in parts))
     values, targets, weights = (
         np.concatenate(same, axis=-1)[..., order] for same in zip(*parts, strict=True)
@@ -137,35 +135,32 @@ def _samples(
 
 
 def _drawn(
-    mixtures: Sequence[Mixture], function: FernMask, config: TrainConfig, rng: np.random.Generator
+    batch: Batch, function: FernMask, config: TrainConfig, rng: np.random.Generator
 ) -> list[tuple[np.ndarray, ...]]:
     """Some bins of each mixture: the arrays of ``Samples``."""
-    parts: list[tuple[np.ndarray, ...]] = []
-    (batch,) = corpora.batches(mixtures, _BATCH_SIZE)
-    values, targets, energy = map(
-        np.asarray, _analysed(batch.speech, batch.noise, function, config)
-    )
-    for row in range(len(mixtures)):
-        energies = energy[row].ravel()
-        shares = np.sqrt(energies) / np.sqrt(energies).sum()
-        by_magnitude = round(_BY_MAGNITUDE * config.ferns.fern_bins)
-        drawn = np.concatenate(
-            [
-                rng.choice(energies.size, by_magnitude, p=shares),
-                rng.integers(energies.size, size=config.ferns.fern_bins - by_magnitude),
-            ]
-        )
-        mean = energies.mean()
-        important = np.minimum(energies[drawn], _MOST_ENERGY * mean) / mean
-        often = _BY_MAGNITUDE * shares[drawn] * energies.size + 1 - _BY_MAGNITUDE
-        parts.append(
-            (
-                values[:, row].reshape(len(values), -1)[:, drawn],
-                targets[row].ravel()[drawn],
-                (important / often).astype(np.float32),
-            )
-        )
-    return parts
+    values, targets, energy = _analysed(batch.speech, batch.noise, function, config)
+    energies = np.asarray(energy).reshape(len(energy), -1)[: np.count_nonzero(batch.lengths)]
+    by_magnitude = round(_BY_MAGNITUDE * config.ferns.fern_bins)
+    drawn = np.zeros((len(batch.lengths), config.ferns.fern_bins), np.int32)
+    weights = np.zeros(drawn.shape, np.float32)
+    for row, energies_of_bins in enumerate(energies):
+        size, mean = energies_of_bins.size, energies_of_bins.mean()
+        shares = np.sqrt(energies_of_bins) / np.sqrt(energies_of_bins).sum()
+        drawn[row, :by_magnitude] = rng.choice(size, by_magnitude, p=shares)
+        drawn[row, by_magnitude:] = rng.integers(size, size=drawn.shape[1] - by_magnitude)
+        important = np.minimum(energies_of_bins[drawn[row]], _MOST_ENERGY * mean) / mean
+        often = _BY_MAGNITUDE * shares[drawn[row]] * size + 1 - _BY_MAGNITUDE
+        weights[row] = important / often
+    known, wanted = map(np.asarray, _at(values, targets, drawn))
+    return [(known[:, row], wanted[row], weights[row]) for row in range(len(energies))]
+
+
+@jax.jit
+def _at(values: Array, targets: Array, places: Array) -> tuple[Array, Array]:
+    """(D, U, B) of values (D, U, T, F), and (U, B) of targets, at places (U, B) in T * F."""
+    frames, bins = jnp.divmod(places, targets.shape[-1])
+    rows = jnp.arange(len(places))[:, None]
+    return values[:, rows, frames, bins], targets[rows, frames, bins]
 
 
 @functools.partial(jax.jit, static_argnames="config")
