@@ -9,6 +9,7 @@ on two cores.
 """
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -36,13 +37,7 @@ def bench(config: FernConfig, num_samples: int, num_features: int, seed: int) ->
         num_features: D.
         seed: of the samples and of both learners.
     """
-    rng = np.random.default_rng(seed)
-    pairs = rng.integers(num_features, size=(_PAIRS, 2))
-    waves = rng.normal(size=(_PAIRS, 3))
-    known, others = (
-        _samples(rng, count, num_features, pairs, waves)
-        for count in (num_samples, num_samples // 10)
-    )
+    known, others = make_samples((num_samples, num_samples // 10), num_features, seed)
     key = jax.random.key(seed)
     learn = jax.jit(ferns.boost, static_argnames="config").lower(known, config, key).compile()
     start = time.perf_counter()
@@ -65,6 +60,20 @@ def bench(config: FernConfig, num_samples: int, num_features: int, seed: int) ->
         reference_loss=losses[1],
         loss_without=_loss(others, np.zeros_like(scores)),
     )
+
+
+def make_samples(counts: Sequence[int], num_features: int, seed: int) -> list[Samples]:
+    """Several sets of samples of one teacher.
+
+    Args:
+        counts: how many samples each has.
+        num_features: D.
+        seed: decides everything.
+    """
+    rng = np.random.default_rng(seed)
+    pairs = rng.integers(num_features, size=(_PAIRS, 2))
+    waves = rng.normal(size=(_PAIRS, 3))
+    return [_samples(rng, count, num_features, pairs, waves) for count in counts]
 
 
 def _samples(

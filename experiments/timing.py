@@ -43,7 +43,7 @@ def take_turns(repeats: int, *calls: Callable[[], Any]) -> list[Timing]:
 def row(
     name: str,
     size: str,
-    ours: float,
+    ours: float | None,
     reference: float | None,
     unit: str,
     agrees: bool | None = None,
@@ -54,13 +54,13 @@ def row(
     Args:
         name: what is timed, against what.
         size: of the problem.
-        ours: our value.
+        ours: our value; None where nothing is timed.
         reference: the other's, if there is one.
         unit: of both; more is better where it is something per second or times real time.
         agrees: whether the results are the same, if that was looked at.
         **more: further entries.
     """
-    ratio = reference and reference / ours
+    ratio = reference / ours if reference and ours else None
     if ratio and (unit.endswith("/s") or unit == "times real time"):
         ratio = 1 / ratio
     found = (name, size, ours, reference, ratio, unit, agrees)
