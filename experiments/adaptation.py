@@ -4,15 +4,16 @@ r"""Fine-tuning on a noise: what `blsh adapt` gains in it, and what it loses in 
         --output adaptation.json
 
 The model must not have heard the noises. It is adapted to each of them, on its first three fifths
-and --speech, and scored on --open_speech in the rest of the noise and in that of the noises that
-come next. Needs packages of others, pip install -e '.[tools]'. Takes two or three minutes a noise
-on two CPU cores.
+and --speech, and scored on --open_speech, in the rest of that noise and in the rest of the next
+noises. Needs packages of others, pip install -e '.[tools]'. Takes two or three minutes a noise on
+two CPU cores.
 
-Results are means over all noises, and what adaptation changes with standard errors over noises;
-the rows of single noises stand beside them, under by_noise.
+Results are means over all test mixtures, and what adaptation changes with standard errors over
+them; the same by noise stands beside them, under by_noise.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from blsh_jax import corpora, evaluation, models
 from blsh_jax.commands import launch
 from blsh_jax.config import AdaptationConfig
 from blsh_jax.corpora import Loaded
+from blsh_jax.corpora.mixing import is_silent, wrapped_cut
 from blsh_jax.evaluation import Measure
 from blsh_jax.models import Model
 from blsh_jax.training import adapt
@@ -31,9 +33,9 @@ from experiments import denoisers
 from experiments.unseen import TEST_SEED
 
 _COLUMNS = ["where", "snr_db", "method", "sdr", "si_sdr", "stoi", "estoi", "pesq"]
-_MEASURES = ("sdr", "si_sdr", "stoi", "estoi", "pesq")
+_KEPT = ("method", "sdr", "si_sdr", "stoi", "estoi", "pesq")
 _LEARNED = 0.6  # first part of a noise that models are adapted to
-_OTHERS = 3  # noises in which a loss is looked for
+_LENGTH = 64_000  # samples of a test mixture
 
 
 def adaptation(
@@ -46,7 +48,7 @@ def adaptation(
     measures: Mapping[str, Measure],
     config: AdaptationConfig,
 ) -> list[dict[str, Any]]:
-    """A row per noise, place (``own`` noise or ``others``), SNR and method.
+    """A row per noise, place (``own`` noise or ``others``), test mixture, SNR and method.
 
     Args:
         model: has not heard the noises.
@@ -58,47 +60,58 @@ def adaptation(
         measures: other scores than those of BSS_Eval.
         config: of the adaptation.
     """
-    splits = [round(_LEARNED * len(signal)) for signal in noise.signals]
-    rest = [signal[split:] for signal, split in zip(noise.signals, splits, strict=True)]
-    held_back = dataclasses.replace(noise, signals=rest)
+    tests = [_tests(open_speech, noise, index, mixtures_per_noise) for index in range(len(noise))]
     rows = []
-    for index, (signal, split) in enumerate(zip(noise.signals, splits, strict=True)):
+    for index, signal in enumerate(noise.signals):
         name = noise.recordings[index].key
         print(name, flush=True)
-        adapted = adapt(model, [signal[:split]], speech.signals, config, progress=True)
+        adapted = adapt(model, [signal[: _split(signal)]], speech.signals, config, progress=True)
         systems = evaluation.make_systems(model, ("noisy", "blsh"), [model.hasher.num_bits])
         systems += [
             dataclasses.replace(system, method="blsh_adapted")
-            for system in evaluation.make_systems(adapted, ("blsh",), [adapted.hasher.num_bits])
+            for system in evaluation.make_systems(adapted, ("blsh",), [model.hasher.num_bits])
         ]
-        others = [(index + step) % len(noise) for step in range(1, min(_OTHERS + 1, len(noise)))]
-        for where, places in (("own", [index]), ("others", others)):
-            for snr in snrs:
-                test = corpora.make_mixtures(
-                    open_speech,
-                    held_back.some(places),
-                    snr,
-                    TEST_SEED,
-                    max_mixtures=mixtures_per_noise * len(places),
-                )
-                scored = evaluation.evaluate(systems, test, measures=measures, timed=False)
-                rows += [{"noise": name, "where": where, "snr_db": snr} | row for row in scored]
+        next_ones = [tests[(index + step) % len(noise)] for step in range(1, len(noise))]
+        others = list(itertools.chain(*zip(*next_ones, strict=True)))[:mixtures_per_noise]
+        for where, mixed in (("own", tests[index]), ("others", others)):
+            for (spoken, cut), snr in itertools.product(mixed, snrs):
+                mixture = corpora.mix(spoken, cut, snr, 0)
+                scored = evaluation.evaluate(systems, [mixture], measures=measures, timed=False)
+                place = {"noise": name, "where": where, "snr_db": snr}
+                rows += [place | {key: row[key] for key in _KEPT if key in row} for row in scored]
     return rows
 
 
-def means(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row per place, SNR and method: means over the noises, and what adaptation changes."""
+def _split(signal: np.ndarray) -> int:
+    return round(_LEARNED * len(signal))
+
+
+def _tests(speech: Loaded, noise: Loaded, index: int, count: int) -> list[tuple[np.ndarray, ...]]:
+    """Speech and the rest of a noise, both cut at random to one length."""
+    rng = np.random.default_rng([TEST_SEED, index])
+    spoken, rest = np.concatenate(speech.signals), noise.signals[index]
+    rest, tests = rest[_split(rest) :], list[tuple[np.ndarray, ...]]()
+    while len(tests) < count:
+        start = int(rng.integers(len(spoken) - _LENGTH))
+        cut = wrapped_cut(rest, int(rng.integers(len(rest))), _LENGTH)
+        if not is_silent(cut):
+            tests.append((spoken[start : start + _LENGTH], cut))
+    return tests
+
+
+def means(rows: Sequence[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:
+    """A row for each method and each combination of some entries: means and gains."""
     found: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
-        found.setdefault((row["where"], row["snr_db"], row["method"]), []).append(row)
+        found.setdefault((*(row[key] for key in keys), row["method"]), []).append(row)
     summaries = []
-    for (where, snr, method), group in found.items():
-        measured = [name for name in _MEASURES if name in group[0]]
-        summary = {"where": where, "snr_db": snr, "method": method, "noises": len(group)}
+    for (*place, method), group in found.items():
+        measured = [name for name in _KEPT if name != "method" and name in group[0]]
+        summary = dict(zip(keys, place, strict=True)) | {"method": method, "mixtures": len(group)}
         summary |= {name: float(np.mean([row[name] for row in group])) for name in measured}
         if method == "blsh_adapted":
-            pairs = list(zip(group, found[where, snr, "blsh"], strict=True))
             for name in measured:
+                pairs = zip(group, found[*place, "blsh"], strict=True)
                 gains = [ours[name] - before[name] for ours, before in pairs]
                 error = float(np.std(gains, ddof=1) / np.sqrt(len(gains)))
                 summary |= {f"{name}_gain": float(np.mean(gains)), f"{name}_gain_error": error}
@@ -126,7 +139,8 @@ def main() -> None:
         *(model, speech, noise, open_speech, snrs),
         *(values.mixtures_per_noise, denoisers.measures(), config),
     )
-    launch.write(means(rows), _COLUMNS, settings, by_noise=rows)
+    by_noise = means(rows, "noise", "where", "snr_db")
+    launch.write(means(rows, "where", "snr_db"), _COLUMNS, settings, by_noise=by_noise)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,7 @@
 
 Frames of speech in that noise join the dictionary, and each stage of ferns gets some more, which
 are boosted on what those before them get wrong in it. Hash functions stay as they are. Mixtures
-are made as the model's own were, but the noise keeps its colour and speed; some have synthetic
-noise, so that the model does not forget other noise.
+are made as the model's own were, but the noise keeps its speed, and nearly its colour.
 """
 
 import dataclasses
