@@ -15,7 +15,14 @@ Processing 30, 2022.
 
 from blsh_jax import _startup  # noqa: F401
 from blsh_jax._version import __version__
-from blsh_jax.config import FeatureConfig, FitConfig, SeparationConfig, StftConfig, TrainConfig
+from blsh_jax.config import (
+    AdaptationConfig,
+    FeatureConfig,
+    FitConfig,
+    SeparationConfig,
+    StftConfig,
+    TrainConfig,
+)
 from blsh_jax.denoising.pipeline import separate
 from blsh_jax.denoising.recordings import Denoiser, denoise
 from blsh_jax.denoising.stream import Stream
@@ -37,9 +44,11 @@ from blsh_jax.search import (
     sharded_hamming_top_k,
     weighted_hamming_top_k,
 )
+from blsh_jax.training.adaptation import adapt
 from blsh_jax.training.driver import FitInfo, fit
 
 __all__ = [
+    "AdaptationConfig",
     "BssEval",
     "Denoiser",
     "Dictionary",
@@ -56,6 +65,7 @@ __all__ = [
     "Stream",
     "TrainConfig",
     "__version__",
+    "adapt",
     "bss_eval",
     "build_dictionary",
     "cosine_top_k",

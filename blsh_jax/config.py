@@ -491,6 +491,47 @@ class TrainConfig:
         if not 0 <= self.held_back < 1:
             raise ValueError(f"held_back is {self.held_back}: give a fraction in [0, 1)")
 
+    def check_ferns(self) -> None:
+        """Raise ValueError for ferns that cannot be learned, as mixtures are not what they need."""
+        if self.ferns.num_ferns and not self.augmentation.num_mixtures:
+            raise ValueError(
+                "ferns are learned on augmented mixtures: give num_mixtures, or no num_ferns"
+            )
+        if self.ferns.num_ferns and self.augmentation.noise_folds < 2:
+            raise ValueError(
+                f"noise_folds is {self.augmentation.noise_folds}: ferns need 2 or more, as they "
+                "learn from noises that the searched frames do not have"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptationConfig:
+    """Fine-tuning of a model on noise of one's own (``training.adaptation``).
+
+    Attributes:
+        num_mixtures: mixtures whose frames join the dictionary.
+        dictionary_growth: frames that join it, at most, as a part of those that it has.
+        fern_mixtures: mixtures on whose bins ferns are learned, for each stage.
+        num_ferns: ferns that each stage gets more; with more of them the model forgets other
+            noise, and hardly gains in this one.
+        synthetic_noise: probability that the noise of a mixture is a synthetic one.
+        seed: of everything random.
+    """
+
+    num_mixtures: int = 160
+    dictionary_growth: float = 0.25
+    fern_mixtures: int = 320
+    num_ferns: int = 20
+    synthetic_noise: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self):
+        _check(
+            self,
+            positive=("num_mixtures", "dictionary_growth", "fern_mixtures", "num_ferns"),
+            probabilities=("synthetic_noise",),
+        )
+
 
 RECIPES: dict[str, TrainConfig] = {
     "paper": TrainConfig(),

@@ -17,7 +17,7 @@ import pytest
 import soundfile
 from small_models import random_model
 
-from blsh_jax import _version, cli, models
+from blsh_jax import _version, cli, models, training
 from blsh_jax.corpora import audio
 from blsh_jax.denoising import folders
 from blsh_jax.export import costs
@@ -224,6 +224,10 @@ def test_standard_input_and_output(tmp_path, used):
         (("denoise", "x.wav", "z.wav", "--strength=9"), "strength is 9"),
         (("denoise", "x.wav", "z.wav", "--strength=soft"), "'soft': give keep-speech, balanced"),
         (("denoise", "x.wav", "z.wav", "--device=abacus"), "abacus"),
+        (("adapt", "x.wav", "--speech", "x.wav", "--output=m"), "ends in .npz"),
+        (("adapt", "x.wav", "--speech", "no", "--output=m.npz"), "no: no such file or folder"),
+        (("adapt", "x.wav", "--speech", "x.wav", "--output=m.npz"), "too short (0.019 s"),
+        (("adapt", "x.wav", "--output=m.npz"), "required: --speech"),
         (("clean",), "invalid choice"),
         ((), "required: COMMAND"),
     ],
@@ -416,7 +420,7 @@ def test_info_states_bytes_operations_latency_and_speed(tmp_path, used, here, mo
 def test_the_package_runs_as_the_command_and_every_command_explains_itself(
     here, monkeypatch, capsys
 ):
-    for name in ("denoise", "live", "info", "export", "demo"):
+    for name in ("denoise", "live", "adapt", "info", "export", "demo"):
         status, said, _ = here(name, "--help")
         assert status == 0 and f"blsh {name}" in said and len(said) > 200
     monkeypatch.setattr(sys, "argv", ["blsh", "--version"])
@@ -424,6 +428,22 @@ def test_the_package_runs_as_the_command_and_every_command_explains_itself(
         runpy.run_module("blsh_jax", run_name="__main__")
     assert ended.value.code == 0
     assert capsys.readouterr().out.strip() == f"blsh {_version.__version__}"
+
+
+def test_a_model_is_adapted_to_files_and_folders(tmp_path, used, here, monkeypatch):
+    rng, given = np.random.default_rng(0), []
+    for name in ("noise/a.wav", "noise/sub/b.flac", "hum.wav", "voice.wav"):
+        audio.write(tmp_path / name, 0.1 * rng.standard_normal(8000).astype(np.float32), 8000)
+    monkeypatch.setattr(training, "adapt", lambda *args, **_: given.append(args) or args[0])
+    status, said, _ = here(
+        *("adapt", tmp_path / "noise", tmp_path / "hum.wav", "--speech", tmp_path / "voice.wav"),
+        *("--output", tmp_path / "new" / "mine.npz", f"--model={used}"),
+    )
+    assert status == 0 and "0.1 minutes of noise" in said
+    ((model, noise, speech),) = given
+    assert [len(signal) for signal in (*noise, *speech)] == [RATE] * 4 and len(noise) == 3
+    saved = models.load(tmp_path / "new" / "mine.npz")
+    assert saved.config == model.config
 
 
 def test_export_writes_a_smaller_model(tmp_path, used, here):

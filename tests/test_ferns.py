@@ -1,5 +1,6 @@
 """Boosted ferns: against a loop over questions and samples, on one device and on eight."""
 
+import dataclasses
 import functools
 
 import jax
@@ -153,6 +154,21 @@ def test_eight_devices_learn_what_one_does(learned):
     assert_close(state.ferns, learned[0])
     np.testing.assert_allclose(losses, learned[1], atol=1e-4)
     np.testing.assert_array_equal(state.scores, score(state.ferns, SAMPLES.values) * 1024)
+
+
+def test_boosting_goes_on_from_ferns_that_are_there(learned):
+    half = dataclasses.replace(CONFIG, num_ferns=2)
+    first, before = boost(SAMPLES, half, jax.random.key(0))
+    more, after = boost(SAMPLES, half, jax.random.key(0), before=first)
+    for whole, *parts in zip(learned[0], first, more, strict=True):
+        np.testing.assert_array_equal(whole, np.concatenate(parts))
+    np.testing.assert_allclose(np.concatenate([before, after]), learned[1], rtol=1e-6)
+    other = samples(seed=1)
+    _, losses = boost(SAMPLES, half, jax.random.key(0), other, first)
+    both = jax.tree.map(lambda *parts: jnp.concatenate(parts), first, more)
+    scores = score(both, other.values)
+    expected = jnp.average(jax.nn.softplus(scores) - other.targets * scores, weights=other.weights)
+    np.testing.assert_allclose(losses[-1], expected, rtol=1e-5)
 
 
 def test_values_beyond_int16_are_clipped():

@@ -21,6 +21,12 @@ TABLES = ("table1", "figure2", "figure3", "audio_examples", "variations")
         (("unseen", "--output=o.json", "--lengths=25,x"), "--lengths=25,x: give numbers"),
         (("train", "--output=o.json"), "that ends in .npz"),
         (("evaluate", "--output=o.json", "--model=small", "--methods=x"), "choose from blsh, lsh"),
+        (("train", "--output=o.npz", "--recipe=general", "--num_mixtures=0"), "give num_mixtures"),
+        (("train", "--output=o.npz", "--recipe=general", "--noise_folds=1"), "noise_folds is 1"),
+        (
+            ("evaluate", "--output=o.json", "--model=small", "--report=/dev/null/y.html"),
+            "/dev/null",
+        ),
         (
             ("audio_examples", "--output=o.json", "--folder=o", "--num_bits=8"),
             "--blsh_bits=25: --num_bits=8 are fit",
@@ -41,6 +47,7 @@ def test_wrong_flags_are_named_before_any_work(arguments, message, tmp_path, cap
         ("unseen", ("recipe", "lengths", "num_groups")),
         ("rotation", ("recipe", "open_speech", "snrs", "tools")),
         ("evaluate", ("model", "methods", "num_bits")),
+        ("adaptation", ("model", "open_speech", "snrs")),
         *(
             (name, ("open_speech", "protocol", "cache", "max_mixtures", "sigma2"))
             for name in TABLES

@@ -63,7 +63,7 @@ def start(
         raise ValueError(f"{'; '.join(str(error).splitlines())} (see --help)") from None
     if others:
         raise ValueError(f"unexpected argument {others[0]!r} (see --help)")
-    _prepare_output()
+    _prepare_outputs()
     main()
 
 
@@ -202,18 +202,21 @@ def define_train_config() -> None:
 
 def train_config() -> TrainConfig:
     """The configuration that the flags say."""
-    return _from_flags(RECIPES[flags.FLAGS.recipe], "")
+    config = _from_flags(RECIPES[flags.FLAGS.recipe], "")
+    config.check_ferns()
+    return config
 
 
-def _prepare_output() -> None:
-    """Make the folder of ``--output`` now: hours later would be late to learn that it cannot be."""
-    output = flags.FLAGS["output"].value if "output" in flags.FLAGS else None
-    if output is None:
-        return
-    folder = Path(output).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"--output={output}: the folder cannot be written")
+def _prepare_outputs() -> None:
+    """Make the folders of what will be written, as hours later would be late to learn of them."""
+    for name in ("output", "report"):
+        path = flags.FLAGS[name].value if name in flags.FLAGS else None
+        if path is None:
+            continue
+        folder = Path(path).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise ValueError(f"--{name}={path}: the folder cannot be written")
 
 
 def _define_fields(config: type, general: Any, prefix: str) -> None:

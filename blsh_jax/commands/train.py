@@ -45,7 +45,12 @@ def _define_flags() -> None:
 def main() -> None:
     """Flags, configuration, library, record."""
     values, config = flags.FLAGS, launch.train_config()
-    output = Path(values.output)
+    output, mesh = Path(values.output), training.training_mesh(values.num_devices)
+    if config.fit.blocks_per_step % mesh.size:
+        raise ValueError(
+            f"--blocks_per_step={config.fit.blocks_per_step}: give a multiple of --num_devices="
+            f"{mesh.size}"
+        )
     sources = {name: launch.corpus(name) for name in ("speech", "noise")}
     rate = config.separation.stft.sample_rate
     speech, noise = (launch.load(source, rate) for source in sources.values())
@@ -60,7 +65,7 @@ def main() -> None:
     checkpoint = output.with_suffix(".checkpoint.npz")
     options: dict[str, Any] = {
         "plan": values.plan,
-        "mesh": training.training_mesh(values.num_devices),
+        "mesh": mesh,
         "checkpoint": checkpoint,
         "log": output.with_suffix(".jsonl"),
     }

@@ -1,7 +1,7 @@
 """Speech and noise corpora, their mixtures, and a built-in synthetic corpus."""
 
 from blsh_jax.corpora.batching import Batch, batches, mixture_lengths
-from blsh_jax.corpora.listing import list_noise, list_speech
+from blsh_jax.corpora.listing import list_noise, list_paths, list_speech
 from blsh_jax.corpora.mixing import Mixture, Mixtures, make_mixtures, mix
 from blsh_jax.corpora.recordings import Corpus, Loaded, Recording, load, report
 from blsh_jax.corpora.splits import paper_split
@@ -17,6 +17,7 @@ __all__ = [
     "Recording",
     "batches",
     "list_noise",
+    "list_paths",
     "list_speech",
     "load",
     "make_mixtures",

@@ -74,6 +74,26 @@ def list_noise(folder: str | os.PathLike) -> Corpus:
     return _list(folder, layouts, "noise: Duan's noises, DEMAND or any folder of audio files")
 
 
+def list_paths(paths: Sequence[str | os.PathLike]) -> Corpus:
+    """Some files, and whatever is named like audio in some folders.
+
+    Args:
+        paths: files and folders, which are searched at any depth.
+
+    Raises:
+        ValueError: a path is missing, or a folder holds no audio.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise ValueError(f"{path}: no such file or folder")
+        below = audio.find_audio(path) if path.is_dir() else [path]
+        if not below:
+            raise ValueError(f"{path}: no audio in it")
+        found += below
+    return Corpus("folder", None, unique_keys(Recording(str(path), path) for path in found))
+
+
 def _list(folder: str | os.PathLike, layouts: Mapping[Layout, Recognise], expected: str) -> Corpus:
     """The corpus of a folder, by the first layout that fits; the last one always does."""
     folder = Path(folder)

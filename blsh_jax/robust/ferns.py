@@ -100,6 +100,11 @@ def score(ferns: Ferns, values: Array) -> Array:
     Returns:
         (...) float32, log-odds of the target.
     """
+    return _score(ferns, values).astype(jnp.float32) * STEP
+
+
+def _score(ferns: Ferns, values: Array) -> Array:
+    """The same in units of ``STEP``, (...) int32."""
 
     # A fern's values are looked up while the next one's leaves are found: as two loops, the one
     # over bytes runs in whole vectors, which it does not as part of the look-up.
@@ -112,21 +117,25 @@ def score(ferns: Ferns, values: Array) -> Array:
     leaves = jnp.zeros(values.shape[1:], _leaf_type(ferns.features.shape[1]))
     before = total, leaves, jnp.zeros_like(ferns.tables[0])
     (total, leaves, table), _ = jax.lax.scan(add, before, ferns)
-    return (total + _look_up(table, leaves)).astype(jnp.float32) * STEP
+    return total + _look_up(table, leaves)
 
 
-def init(samples: Samples, config: FernConfig, key: Array) -> State:
+def init(samples: Samples, config: FernConfig, key: Array, before: Ferns | None = None) -> State:
     """The state before the first fern.
 
     Args:
         samples: S samples.
         config: how to learn.
         key: PRNG key.
+        before: ferns that are there already; boosting goes on from their sum.
     """
     shape = (config.num_ferns, config.fern_bits)
     tables = jnp.zeros((config.num_ferns, 1 << config.fern_bits), jnp.int16)
     ferns = Ferns(jnp.zeros(shape, jnp.uint8), jnp.zeros(shape, jnp.uint8), tables)
-    return State(ferns, jnp.int32(0), jnp.zeros(samples.targets.shape, jnp.int32), key)
+    scores = jnp.zeros(samples.targets.shape, jnp.int32)
+    if before is not None:
+        scores = _score(before, samples.values)
+    return State(ferns, jnp.int32(0), scores, key)
 
 
 def step(
@@ -174,7 +183,11 @@ def step(
 
 
 def boost(
-    samples: Samples, config: FernConfig, key: Array, validation: Samples | None = None
+    samples: Samples,
+    config: FernConfig,
+    key: Array,
+    validation: Samples | None = None,
+    before: Ferns | None = None,
 ) -> tuple[Ferns, Array]:
     """All ferns: a scan of ``step``. Pure.
 
@@ -183,10 +196,11 @@ def boost(
         config: how to learn; static.
         key: PRNG key.
         validation: samples that nothing is learned on.
+        before: ferns that are there already; boosting goes on from their sum.
 
     Returns:
-        The ferns, and after each the mean loss of ``validation``, or of the samples: (M,) float32.
-        ``ferns.prefix(1 + argmin(losses))`` is early stopping.
+        The new ferns, and after each the mean loss of ``validation``, or of the samples: (M,)
+        float32. ``ferns.prefix(1 + argmin(losses))`` is early stopping.
     """
     heard = samples if validation is None else validation
 
@@ -201,7 +215,7 @@ def boost(
             loss = jnp.average(losses, weights=validation.weights)
         return (newer, scores), loss
 
-    start = init(samples, config, key), jnp.zeros(heard.targets.shape, jnp.int32)
+    start = init(samples, config, key, before), init(heard, config, key, before).scores
     (state, _), losses = jax.lax.scan(body, start, length=config.num_ferns)
     return state.ferns, losses
 

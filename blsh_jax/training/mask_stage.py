@@ -42,6 +42,7 @@ def learn_ferns(
     dictionary: Dictionary,
     config: TrainConfig,
     progress: bool = False,
+    before: Sequence[Ferns] = (),
 ) -> tuple[Ferns, ...]:
     """Learn ferns for a dictionary, on mixtures that it was not made of.
 
@@ -51,19 +52,22 @@ def learn_ferns(
     Args:
         mixtures: those that the dictionary was made of; others are drawn like them, at higher SNRs
             too, some of speech or noise alone.
-        sources: (N,) int32, index of the mixture that each frame of the dictionary is of.
+        sources: (N,) int32, index of the mixture that each frame of the dictionary is of; -1 for
+            frames of other mixtures, whose noises are in no fold.
         dictionary: N frames.
         config: the whole run.
         progress: show progress bars.
+        before: ferns of each stage that are there already: those that are learned follow on them.
 
     Returns:
-        The ferns of each stage.
+        The ferns of each stage, those before first.
 
     Raises:
         ValueError: without one fold of noises, there are fewer frames than ``num_neighbors``.
     """
     folds, used = config.augmentation.noise_folds, config.separation
-    away = [np.flatnonzero(sources % folds != fold) for fold in range(folds)]
+    fold_of = np.where(sources < 0, -1, sources % folds)
+    away = [np.flatnonzero(fold_of != fold) for fold in range(folds)]
     count = min(map(len, away))  # one shape, one compilation
     if count < used.num_neighbors:
         raise ValueError(
@@ -94,7 +98,10 @@ def learn_ferns(
         samples = _samples(drawn, functions, config, stage, progress)
         key = jax.random.fold_in(jax.random.key(config.seed), _STREAM + stage)
         settings = dataclasses.replace(config.ferns, num_ferns=num_ferns)
-        stages += (jax.jit(ferns.boost, static_argnames="config")(samples, settings, key)[0],)
+        boost = jax.jit(ferns.boost, static_argnames="config")
+        old = before[stage : stage + 1]
+        learned, _ = boost(samples, settings, key, before=old[0] if old else None)
+        stages += (jax.tree.map(lambda *parts: jnp.concatenate(parts), *old, learned),)
     return stages
 
 

@@ -86,11 +86,7 @@ def learn(
         raise ValueError(
             "ferns are learned on augmented mixtures: give num_mixtures, or no num_ferns"
         )
-    if config.ferns.num_ferns and config.augmentation.noise_folds < 2:
-        raise ValueError(
-            f"noise_folds is {config.augmentation.noise_folds}: ferns need 2 or more, as they "
-            "learn from noises that the searched frames do not have"
-        )
+    config.check_ferns()
     frames = sample.frames[: config.max_fit_frames]
     target = None
     if config.target_vectors == "speech_and_noise":
