@@ -49,6 +49,8 @@ NAMES = {
     "noisereduce": "noisereduce",
     "rnnoise": "RNNoise",
     "rnnoise_pre_roll": "RNNoise, with the pre-roll",
+    "dtln": "DTLN",
+    "gtcrn": "GTCRN",
     "ibm": "ideal binary mask",
     "irm": "ideal ratio mask",
 }
@@ -88,6 +90,10 @@ class System:
     method: str
     num_bits: int | None
     separate: Callable[[Array, Array], Estimate]
+
+
+UNPROCESSED = System("noisy", None, lambda speech, noise: Estimate(speech + noise))
+"""The mixture as it is."""
 
 
 class OracleMask(NamedTuple):
@@ -216,7 +222,7 @@ def make_systems(
             oracle = functools.partial(_oracle, method=method, stft=separation.stft)
             systems.append(System(method, None, oracle))
         elif method == "noisy":
-            systems.append(System(method, None, lambda speech, noise: Estimate(speech + noise)))
+            systems.append(UNPROCESSED)
         elif method == "knn":
             spectral = model.spectral_dictionary()
             systems.append(searching(method, None, spectral, separation, model.ferns))
