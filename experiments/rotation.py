@@ -5,7 +5,8 @@ r"""Every noise unseen once: unknown speakers in unknown noise, beside the tools
 
 Deals the noises into groups. For each group a model is trained on --speech in all other noises, and
 scored on --open_speech in the group's noises, at several signal-to-noise ratios: as it is, without
-looking ahead (as live and in C), and with speech presence in place of its ferns. Needs packages of
+looking ahead (as live and in C), and with speech presence in place of its ferns. --methods with
+ferns among them adds ferns that are learned without a search. Needs packages of
 others, pip install -e '.[tools]' (--tools= and --nolistening do without them). Takes an hour and a
 half on two CPU cores. With --methods=noisy nothing is trained: other tools on the same mixtures.
 DTLN, GTCRN and DNSMOS join where flags say the folders of their ONNX files; in checkouts of
@@ -22,10 +23,12 @@ rows of single noises stand beside them, under by_noise.
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from jax import Array
 
 from blsh_jax import config as configs
 from blsh_jax import corpora, evaluation, training
@@ -34,6 +37,8 @@ from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Loaded, Mixtures
 from blsh_jax.evaluation import Measure, System
 from blsh_jax.robust.augmentation import AugmentedMixtures, training_mixtures
+from blsh_jax.robust.mask_stage import PowerMask, with_ferns
+from blsh_jax.training.mask_stage import learn_stages
 from experiments import denoisers
 from experiments.cache import Cache, fingerprint
 from experiments.denoisers import Chosen
@@ -41,7 +46,26 @@ from experiments.unseen import TEST_SEED, deal
 
 _MEASURES = ("sdr", "si_sdr", *denoisers.MEASURES)
 _COLUMNS = ["snr_db", "method", "num_bits", *_MEASURES]
-LIVE, PRESENCE = "blsh_live", "blsh_presence"
+LIVE, PRESENCE, FERNS = "blsh_live", "blsh_presence", "ferns"
+
+
+class NoNeighbors(NamedTuple):
+    """The mask function of no search: one half everywhere, which speaks neither way."""
+
+    @property
+    def look_ahead(self) -> int:
+        """R, later frames that a frame's mask needs."""
+        return 0
+
+    def init(self, shape: tuple[int, ...]) -> tuple[()]:
+        """Nothing."""
+        del shape
+        return ()
+
+    def __call__(self, state: tuple[()], newest: Array, current: Array) -> tuple[tuple[()], Array]:
+        """As ``MaskFunction``."""
+        del newest
+        return state, jnp.full(current.shape, 0.5, jnp.float32)
 
 
 def rotation(
@@ -66,8 +90,8 @@ def rotation(
         open_speech: other speakers.
         config: how models are trained.
         snrs: signal-to-noise ratios of the test mixtures, in dB.
-        methods: some of ``evaluation.METHODS`` beside the unprocessed mixture; without any, no
-            model is trained.
+        methods: some of ``evaluation.METHODS`` beside the unprocessed mixture, and ``ferns``,
+            without a search; without any, no model is trained.
         num_bits: code lengths; live and with speech presence the last of them.
         others: tools, and other scores than those of BSS_Eval.
         num_groups: groups that noises are dealt into.
@@ -161,7 +185,13 @@ def _systems(
     presence = dataclasses.replace(
         model, ferns=(), config=dataclasses.replace(config, separation=formula)
     )
-    systems = evaluation.make_systems(model, methods, num_bits)
+    searching = [method for method in methods if method != FERNS]
+    systems = evaluation.make_systems(model, searching, num_bits)
+    if FERNS in methods:
+        stages = learn_stages(mixtures, [NoNeighbors()], config, progress=True)
+        alone = with_ferns(NoNeighbors(), stages, config.separation)
+        function = PowerMask(alone, config.separation.strength)
+        systems.append(evaluation.masking(FERNS, None, function, config.separation))
     if model.ferns:
         for method, used in ((LIVE, model.without_look_ahead()), (PRESENCE, presence)):
             systems += [
@@ -191,7 +221,7 @@ def _define_flags() -> None:
     launch.define_output("Record to write (.json).")
     launch.define_train_config()
     flags.DEFINE_list("snrs", ["0", "5", "10", "15"], "Signal-to-noise ratios of the tests, in dB.")
-    methods = ("noisy", "knn", "blsh", "lsh")
+    methods = ("noisy", "knn", "blsh", "lsh", FERNS)
     launch.define_choices("methods", methods, "Systems to score; noisy always.", ["noisy", "blsh"])
     launch.define_lengths("lengths", [150])
     denoisers.define_flags()
@@ -204,6 +234,8 @@ def _define_flags() -> None:
 def main() -> None:
     """Flags, library, record."""
     values, config = flags.FLAGS, launch.train_config()
+    if FERNS in values.methods and not config.ferns.num_ferns:
+        raise ValueError(f"--methods={FERNS} needs ferns to learn: give num_ferns")
     settings: dict[str, Any] = {
         "snrs": [float(snr) for snr in values.snrs],
         "methods": [method for method in values.methods if method != "noisy"],

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from small_models import GENERAL, SMALL_GENERAL
 
-from blsh_jax.config import RECIPES, FitConfig, TrainConfig
+from blsh_jax import corpora, evaluation
+from blsh_jax.config import RECIPES, FernConfig, FitConfig, TrainConfig
+from blsh_jax.robust.augmentation import training_mixtures
 from experiments import rotation, unseen
 from experiments.cache import Cache
 from experiments.denoisers import Chosen
@@ -134,6 +136,27 @@ def test_rotation_trains_without_the_noise_it_scores_in(synthetic, monkeypatch, 
     expected = [r["sdr"] for r in rows if (r["snr_db"], r["method"]) == (0.0, "blsh")]
     assert blsh["sdr"] == pytest.approx(np.mean(expected)) and blsh["sdr"] > noisy["sdr"]
     assert all(0 < row["level"] < 5 for row in rows)
+
+
+def test_ferns_are_learned_without_a_search_too(synthetic, tmp_path):
+    few = FernConfig(20, 0, fern_bits=4, fern_rate=0.3, fern_mixtures=8, fern_bins=1000)
+    folds = dataclasses.replace(TINY.augmentation, noise_folds=2)
+    config = dataclasses.replace(TINY, ferns=few, augmentation=folds)
+    mixtures = training_mixtures(*synthetic, config, "whole")
+    systems = rotation._systems(mixtures, config, [rotation.FERNS, "blsh"], [8])
+    tests = corpora.make_mixtures(*synthetic, 0.0, 1, max_mixtures=2)
+    rows = evaluation.evaluate([evaluation.UNPROCESSED, *systems], tests, timed=False)
+    found = {row["method"]: row["sdr"] for row in rows}
+    assert list(found) == ["noisy", "blsh", "ferns", "blsh_live", "blsh_presence"]
+    assert found["ferns"] > found["noisy"] + 2
+    given = [
+        "rotation",
+        "--speech=S",
+        "--noise=N",
+        "--open_speech=S",
+        f"--output={tmp_path}/o.json",
+    ]
+    assert "needs ferns to learn" in launching.run(*given, "--methods=noisy,ferns")
 
 
 def test_noises_that_got_worse_are_named():

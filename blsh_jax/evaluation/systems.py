@@ -39,6 +39,7 @@ NAMES = {
     "lsh_origin": "LSH, hyperplanes through the origin",
     "blsh_live": "BLSH, live, without looking ahead",
     "blsh_presence": "BLSH, speech presence, no ferns",
+    "ferns": "ferns alone, no search",
     "blsh_cosine": "BLSH, cosine target",
     "blsh_cross_entropy": "BLSH, fitted by cross-entropy",
     "knn": "KNN on raw spectra",
