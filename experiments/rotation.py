@@ -188,6 +188,7 @@ def _systems(
     searching = [method for method in methods if method != FERNS]
     systems = evaluation.make_systems(model, searching, num_bits)
     if FERNS in methods:
+        assert isinstance(mixtures, AugmentedMixtures)  # or training had refused to learn ferns
         stages = learn_stages(mixtures, [NoNeighbors()], config, progress=True)
         alone = with_ferns(NoNeighbors(), stages, config.separation)
         function = PowerMask(alone, config.separation.strength)
