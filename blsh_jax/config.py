@@ -293,6 +293,11 @@ class AugmentationConfig:
             recorded, at the SNR of the published mixtures: what keeps codes good in the known
             noises.
         alone: probability that speech or noise is alone in a mixture, the other 60 dB below.
+        reverberant: probability that speech is that of a room, which belongs to it and stays.
+        band_limited: probability that a mixture is cut to the band of a telephone or of another
+            narrow recording.
+        clipped: probability that a mixture is clipped, and its speech with it: what remains to be
+            taken away is the noise.
         noise_folds: noises are dealt to so many folds, and a mixture has noises of one alone: the
             i-th of fold i modulo their number. Ferns need 2 or more.
     """
@@ -307,6 +312,9 @@ class AugmentationConfig:
     synthetic_noise: float = 0.0
     unaugmented: float = 0.5
     alone: float = 0.0
+    reverberant: float = 0.0
+    band_limited: float = 0.0
+    clipped: float = 0.0
     noise_folds: int = 1
 
     def __post_init__(self):
@@ -314,7 +322,10 @@ class AugmentationConfig:
             self,
             positive=("mixture_seconds", "noise_folds"),
             not_negative=("num_mixtures", "equalizer_db"),
-            probabilities=("second_noise", "synthetic_noise", "unaugmented", "alone"),
+            probabilities=(
+                *("second_noise", "synthetic_noise", "unaugmented", "alone"),
+                *("reverberant", "band_limited", "clipped"),
+            ),
         )
         if self.min_snr_db > self.max_snr_db:
             raise ValueError(f"min_snr_db {self.min_snr_db} is above max_snr_db {self.max_snr_db}")

@@ -10,42 +10,132 @@ rnnoise      J.-M. Valin, "A hybrid DSP/deep learning approach to real-time full
              enhancement", MMSP 2018: a recurrent network trained on other data, at 48 kHz.
 rnnoise_pre_roll  the same, with the start of the mixture before it as in the recipe (its authors do
              without): what it does where it, too, knows the noise from the first sample on.
+dtln         N. Westhausen, B. Meyer, "Dual-signal transformation LSTM network for real-time noise
+             suppression", Interspeech 2020.
+gtcrn        X. Rong et al., "GTCRN: a speech enhancement model requiring ultralow computational
+             resources", ICASSP 2024.
+
+The last two, and DNSMOS among the measures, run from ONNX files that their authors publish. Nothing
+is downloaded: flags say where the files are.
 """
 
+import functools
+import hashlib
 import importlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
 from jax import Array
 
 from blsh_jax._extras import extra
+from blsh_jax.commands import launch
 from blsh_jax.config import RECIPES
 from blsh_jax.evaluation import Estimate, Measure, System
 from blsh_jax.robust.pre_roll import with_pre_roll
 
+flags.disclaim_key_flags()  # they are the program's
+
 SAMPLE_RATE = 16_000
+MEASURES = ("stoi", "estoi", "pesq", "dnsmos_sig", "dnsmos_bak", "dnsmos_ovr")
 # RNNoise as packaged puts out what it heard so much earlier, at 16 kHz.
 _RNNOISE_DELAY = 320
 _FULL_SCALE = 32_767
+_DTLN_BLOCK, _DTLN_SHIFT = 512, 128
+_GTCRN_WINDOW, _GTCRN_HOP = 512, 256
+_DNSMOS_FILE = {"sig_bak_ovr.onnx": (144_160,)}  # 9.01 s
+# From what the network says to the scale of the listeners; without a term of degree 0 to 2 first.
+_DNSMOS_SCALE = np.array(
+    [
+        [0.0052439, 1.22083953, -0.08397278],
+        [-0.39604546, 1.60915514, -0.13166888],
+        [0.04602535, 1.11546468, -0.06766283],
+    ]
+)
 
 
-def system(name: str) -> System:
+class Tool(NamedTuple):
+    """A denoiser.
+
+    Attributes:
+        package: what has to be installed.
+        denoise: of the package, or of the sessions of the files, and a mixture (n,) float32 at
+            ``SAMPLE_RATE``: the speech, aligned to the sample.
+        files: the ONNX files that it runs from, and the last axes of the first input of each.
+    """
+
+    package: str
+    denoise: Callable[[Any, np.ndarray], np.ndarray]
+    files: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+
+
+class Chosen(NamedTuple):
+    """What the flags ask for.
+
+    Attributes:
+        systems: tools.
+        measures: by name.
+        settings: what both depend on, for records: names, and the SHA-256 of files.
+    """
+
+    systems: list[System]
+    measures: dict[str, Measure]
+    settings: dict[str, Any]
+
+
+def define_flags(tools: Sequence[str] | None = None) -> None:
+    """The tools, by default some, or all that need no files; paths of ONNX files; the measures."""
+    packaged = [name for name, tool in TOOLS.items() if not tool.files]
+    launch.define_choices("tools", packaged, "Other tools to score.", tools)
+    for name, tool in TOOLS.items():
+        if tool.files:
+            text = f"Folder of {' and '.join(tool.files)} as published: score this tool, too."
+            flags.DEFINE_string(name, None, text)
+    text = f"Folder of {', '.join(_DNSMOS_FILE)} as published: score DNSMOS P.835, too."
+    flags.DEFINE_string("dnsmos", None, text)
+    flags.DEFINE_bool("listening", True, "Score STOI, ESTOI and PESQ.")
+
+
+def from_flags() -> Chosen:
+    """What the flags ask for.
+
+    Raises:
+        ValueError: a file of a tool is missing or not what it should be.
+        MissingExtraError: a package is not installed.
+    """
+    values = flags.FLAGS
+    folders = {name: getattr(values, name) for name, tool in TOOLS.items() if tool.files}
+    chosen = [*values.tools, *(name for name, folder in folders.items() if folder)]
+    systems = [system(name, folders.get(name)) for name in chosen]
+    measured = measures() if values.listening else {}
+    used = {name: _digests(folders[name], TOOLS[name].files) for name in chosen if name in folders}
+    if values.dnsmos:
+        measured |= dnsmos(values.dnsmos)
+        used["dnsmos"] = _digests(values.dnsmos, _DNSMOS_FILE)
+    return Chosen(systems, measured, {"tools": chosen, "measures": list(measured), "onnx": used})
+
+
+def system(name: str, folder: str | None = None) -> System:
     """A tool as a system to evaluate.
 
     Args:
         name: one of ``TOOLS``.
+        folder: of its ONNX files, if it has any.
 
     Raises:
-        ValueError: its package is not installed.
+        ValueError: a file is missing or not what it should be.
+        MissingExtraError: its package is not installed.
     """
-    package, denoise = TOOLS[name]
-    module = _import(package)
+    tool = TOOLS[name]
+    module = _sessions(name, folder, tool.files) if tool.files else _import(tool.package)
 
     def separate(speech: Array, noise: Array) -> Estimate:
         mixtures = np.asarray(speech + noise)
-        estimates = [denoise(module, x) if x.any() else x for x in mixtures]
+        estimates = [tool.denoise(module, x) if x.any() else x for x in mixtures]
         return Estimate(jnp.stack([_of_length(x, mixtures.shape[-1]) for x in estimates]))
 
     return System(name, None, separate)
@@ -55,7 +145,7 @@ def measures() -> dict[str, Measure]:
     """STOI, ESTOI (0 to 1) and wide-band PESQ (1 to 4.6) of speech and an estimate at 16 kHz.
 
     Raises:
-        ValueError: their packages are not installed.
+        MissingExtraError: their packages are not installed.
 
     Source: C. Taal et al., IEEE Trans. ASLP 19 (7), 2011; J. Jensen, C. Taal, IEEE/ACM Trans. ASLP
     24 (11), 2016; ITU-T P.862.2.
@@ -68,10 +158,85 @@ def measures() -> dict[str, Measure]:
     }
 
 
+def dnsmos(folder: str) -> dict[str, Measure]:
+    """What listeners would say of an estimate, 1 to 5: of the speech, of the background, of all.
+
+    A network guesses it from the estimate alone, in windows of 9.01 s, one a second; what is
+    shorter is repeated.
+
+    Args:
+        folder: of the network's ONNX file.
+
+    Raises:
+        ValueError: the file is missing or not what it should be.
+        MissingExtraError: onnxruntime is not installed.
+
+    Source: C. Reddy, V. Gopal, R. Cutler, "DNSMOS P.835: a non-intrusive perceptual objective
+    speech quality metric to evaluate noise suppressors", ICASSP 2022, and the authors' script.
+    """
+    (session,) = _sessions("dnsmos", folder, _DNSMOS_FILE)
+    (length,) = _DNSMOS_FILE["sig_bak_ovr.onnx"]
+
+    @functools.lru_cache(maxsize=1)  # the three measures are asked for one after another
+    def scores(samples: bytes) -> np.ndarray:
+        signal = np.frombuffer(samples, np.float32)
+        while len(signal) < length:
+            signal = np.concatenate([signal, signal])
+        count = max(1, len(signal) // SAMPLE_RATE - 9)
+        windows = [signal[SAMPLE_RATE * i :][:length] for i in range(count)]
+        (raw,) = session.run(None, {session.get_inputs()[0].name: np.stack(windows)})
+        return np.mean((raw[..., None] ** np.arange(3) * _DNSMOS_SCALE).sum(-1), axis=0)
+
+    said = lambda place: lambda _, estimate: float(scores(estimate.tobytes())[place])
+    return {name: said(place) for place, name in enumerate(MEASURES[3:])}
+
+
 def _import(package: str) -> Any:
     # logmmse makes NumPy raise on underflow everywhere; the context undoes that.
     with extra("tools"), np.errstate():
         return importlib.import_module(package)
+
+
+def _sessions(name: str, folder: str | None, wanted: Mapping[str, tuple[int, ...]]) -> list[Any]:
+    """The networks in the files that ``--NAME=FOLDER`` should hold."""
+    runtime = _import("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1  # frames are too little work for more
+    sessions = []
+    for file, shape in wanted.items():
+        path = Path(folder or "") / file
+        if not path.is_file():
+            raise ValueError(f"--{name}={folder}: {file} is not there; give the folder that has it")
+        try:
+            session = runtime.InferenceSession(path, options, ["CPUExecutionProvider"])
+        except Exception as error:  # of classes of its own
+            raise ValueError(f"{path}: no ONNX model that can be run: {error}") from error
+        found = tuple(session.get_inputs()[0].shape)
+        if found[-len(shape) :] != shape:
+            raise ValueError(
+                f"{path}: its input is {found}, that of {name} ends in {shape}; give the file that "
+                "its authors publish under this name"
+            )
+        sessions.append(session)
+    return sessions
+
+
+def _digests(folder: str, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    digest = lambda file: hashlib.sha256((Path(folder) / file).read_bytes()).hexdigest()
+    return {file: digest(file) for file in wanted}
+
+
+def _stepped(session: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """What a network makes of one frame after another; all inputs but the first are its states."""
+    first, *others = session.get_inputs()
+    states = {state.name: np.zeros(state.shape, np.float32) for state in others}
+
+    def step(frame: np.ndarray) -> np.ndarray:
+        made, *newer = session.run(None, {first.name: frame.astype(np.float32)} | states)
+        states.update(zip(states, newer, strict=True))
+        return made
+
+    return step
 
 
 def _of_length(signal: np.ndarray, length: int) -> np.ndarray:
@@ -92,10 +257,39 @@ def _rnnoise_pre_roll(module: Any, mixture: np.ndarray) -> np.ndarray:
     return _rnnoise(module, np.asarray(pre_rolled))[len(pre_rolled) - len(mixture) :]
 
 
-_Denoise = Callable[[Any, np.ndarray], np.ndarray]
-TOOLS: dict[str, tuple[str, _Denoise]] = {
-    "logmmse": ("logmmse", lambda module, x: module.logmmse(x, SAMPLE_RATE)),
-    "noisereduce": ("noisereduce", lambda module, x: module.reduce_noise(x, SAMPLE_RATE)),
-    "rnnoise": ("pyrnnoise", _rnnoise),
-    "rnnoise_pre_roll": ("pyrnnoise", _rnnoise_pre_roll),
+def _dtln(sessions: Sequence[Any], mixture: np.ndarray) -> np.ndarray:
+    """Blocks without a window; a mask of magnitudes, then a network on samples."""
+    masks, speech = map(_stepped, sessions)
+    lead = _DTLN_BLOCK - _DTLN_SHIFT
+    heard = np.pad(mixture, (lead, _DTLN_BLOCK))
+    made = np.zeros(len(heard))
+    for start in range(0, len(mixture) + lead, _DTLN_SHIFT):
+        block = slice(start, start + _DTLN_BLOCK)
+        spectrum = np.fft.rfft(heard[block])
+        masked = np.fft.irfft(spectrum * masks(np.abs(spectrum)[None, None])[0, 0])
+        made[block] += speech(masked[None, None])[0, 0]
+    return made[lead:]
+
+
+def _gtcrn(sessions: Sequence[Any], mixture: np.ndarray) -> np.ndarray:
+    """Spectra under the root of a Hann window, which the network makes those of the speech."""
+    (step,) = map(_stepped, sessions)
+    window = np.sqrt(np.hanning(_GTCRN_WINDOW + 1)[:-1])
+    heard = np.pad(mixture, (_GTCRN_HOP, _GTCRN_WINDOW))
+    made = np.zeros(len(heard))
+    for start in range(0, len(mixture) + _GTCRN_HOP, _GTCRN_HOP):
+        frame = slice(start, start + _GTCRN_WINDOW)
+        spectrum = np.fft.rfft(window * heard[frame])
+        parts = step(np.stack([spectrum.real, spectrum.imag], axis=-1)[None, :, None])[0, :, 0]
+        made[frame] += window * np.fft.irfft(parts[:, 0] + 1j * parts[:, 1])
+    return made[_GTCRN_HOP:]
+
+
+TOOLS = {
+    "logmmse": Tool("logmmse", lambda module, x: module.logmmse(x, SAMPLE_RATE)),
+    "noisereduce": Tool("noisereduce", lambda module, x: module.reduce_noise(x, SAMPLE_RATE)),
+    "rnnoise": Tool("pyrnnoise", _rnnoise),
+    "rnnoise_pre_roll": Tool("pyrnnoise", _rnnoise_pre_roll),
+    "dtln": Tool("onnxruntime", _dtln, {"model_1.onnx": (257,), "model_2.onnx": (512,)}),
+    "gtcrn": Tool("onnxruntime", _gtcrn, {"gtcrn_simple.onnx": (257, 1, 2)}),
 }

@@ -3,27 +3,31 @@ r"""Standard test folders: models, and what other denoisers wrote, on pairs of c
     python -m experiments.pairs --clean clean_testset_wav --noisy noisy_testset_wav \
         --model default --model small --outputs RNNoise=DIR --output pairs.json
 
+Other denoisers may run here, too: --tools=rnnoise, and --dtln and --gtcrn with the folders of their
+ONNX files.
+
 Files of the folders, sub-folders included, pair by their names without suffix, as those of
 VoiceBank+DEMAND, or by the number that their names end in, `..._fileid_N`, as those of the DNS
 challenge. All are resampled to 16 kHz. The estimates in a folder of --outputs must be aligned to
 the sample: take the delay of a denoiser out first.
 
-Prints SDR and SI-SDR in dB, STOI, ESTOI and PESQ (wide band): means over the files, not weighted,
-as they are published. Every row is of the same files: one that has no partner in a folder, differs
-in length, or cannot be read or scored is left out of all rows, and named. The record names all of
-these, and has the scores of every file under by_file. Needs the extra 'tools'; --nolistening, which
-leaves out STOI and PESQ, does without. The test set of VoiceBank+DEMAND takes some minutes on two
-CPU cores, and published rows stand below those of it.
+Prints SDR and SI-SDR in dB, STOI, ESTOI, PESQ (wide band), and DNSMOS with --dnsmos=DIR: means over
+the files, not weighted, as they are published. Every row is of the same files: one that has no
+partner in a folder, differs in length, or cannot be read or scored is left out of all rows, and
+named. The record names all of these, and has the scores of every file under by_file. Needs the
+extra 'tools'; --nolistening, which leaves out STOI and PESQ, does without. The test set of
+VoiceBank+DEMAND takes some minutes on two CPU cores, and published rows stand below those of it.
 """
 
 import re
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from tqdm import tqdm
@@ -33,15 +37,16 @@ from blsh_jax import config as configs
 from blsh_jax import corpora, models
 from blsh_jax.commands import launch
 from blsh_jax.corpora import audio
-from blsh_jax.evaluation import Measure
+from blsh_jax.evaluation import Measure, System
 from blsh_jax.models import Model
 from experiments import denoisers
 from experiments.denoisers import SAMPLE_RATE
 
-_COLUMNS = ["method", "sdr", "si_sdr", "stoi", "estoi", "pesq", "files"]
+_COLUMNS = ["method", "sdr", "si_sdr", *denoisers.MEASURES, "files"]
 _FILE_ID = re.compile(r"(?:.*_)?(fileid_\d+)")
 _CEILING_DB = 100.0  # a perfect estimate has an infinite SDR, which no mean survives
 Rows = list[dict[str, Any]]
+Denoise = Callable[[np.ndarray], np.ndarray]
 
 _VOICEBANK = re.compile(r"p(232|257)_\d{3}")
 _VOICEBANK_FILES = 824
@@ -114,7 +119,9 @@ def pair(folders: Mapping[str, Path]) -> Pairs:
     return pairs
 
 
-def score(pairs: Pairs, denoising: Mapping[str, Model], measures: Mapping[str, Measure]) -> Scored:
+def score(
+    pairs: Pairs, denoising: Mapping[str, Denoise], measures: Mapping[str, Measure]
+) -> Scored:
     """Score the noisy files, what other denoisers made of them, and what models make of them.
 
     SDR is BSS_Eval's of one source. Interference and artifacts together are all that is not clean
@@ -122,7 +129,7 @@ def score(pairs: Pairs, denoising: Mapping[str, Model], measures: Mapping[str, M
 
     Args:
         pairs: of ``pair``: the folders ``clean`` and ``noisy``, and estimates in the others.
-        denoising: models by name.
+        denoising: models and tools by name: (n,) float32 at 16 kHz to as much speech.
         measures: other scores, as in ``evaluation.evaluate``.
 
     Raises:
@@ -134,8 +141,7 @@ def score(pairs: Pairs, denoising: Mapping[str, Model], measures: Mapping[str, M
             read = {name: audio.read(path) for name, path in files.items()}
             estimates = _aligned(read)
             clean, noisy = estimates.pop("clean"), estimates["noisy"]
-            for name, model in denoising.items():
-                estimates[name] = blsh.denoise(noisy, SAMPLE_RATE, model)
+            estimates |= {name: denoise(noisy) for name, denoise in denoising.items()}
             rows = [
                 {"file": key, "method": name} | _scores(name, clean, estimate, measures)
                 for name, estimate in estimates.items()
@@ -168,6 +174,18 @@ def published(keys: Collection[str]) -> Rows:
     """Published rows of the test set that has files of these keys; none if there are none."""
     whole = len(keys) == _VOICEBANK_FILES and all(map(_VOICEBANK.fullmatch, keys))
     return [row | {"source": _SOURCE} for row in PUBLISHED] if whole else []
+
+
+def _with_model(model: Model) -> Denoise:
+    return lambda noisy: blsh.denoise(noisy, SAMPLE_RATE, model)
+
+
+def _with_system(system: System) -> Denoise:
+    def denoise(noisy: np.ndarray) -> np.ndarray:
+        mixture = jnp.asarray(noisy[None])
+        return np.asarray(system.separate(mixture, jnp.zeros_like(mixture)).speech[0])
+
+    return denoise
 
 
 def _by_key(folder: Path) -> dict[str, list[Path]]:
@@ -220,7 +238,7 @@ def _define_flags() -> None:
         "outputs", None, "NAME=DIR, a folder of what another denoiser made of the noisy files"
     )
     launch.define_output("Record to write (.json).")
-    flags.DEFINE_bool("listening", True, "Score STOI, ESTOI and PESQ too.")
+    denoisers.define_flags(tools=())
 
 
 def _folders(outputs: Sequence[str], taken: Collection[str]) -> dict[str, Path]:
@@ -238,10 +256,12 @@ def _folders(outputs: Sequence[str], taken: Collection[str]) -> dict[str, Path]:
 def main() -> None:
     """Flags, library, record."""
     values = flags.FLAGS
-    denoising = {name: models.load_named(name) for name in values.model or ()}
-    measures = denoisers.measures() if values.listening else {}
+    loaded = {name: models.load_named(name) for name in values.model or ()}
+    others = denoisers.from_flags()
+    denoising = {name: _with_model(model) for name, model in loaded.items()}
+    denoising |= {system.method: _with_system(system) for system in others.systems}
     pairs = pair(_folders(values.outputs or (), denoising))
-    scored = score(pairs, denoising, measures)
+    scored = score(pairs, denoising, others.measures)
     corpora.report(scored)
     resampled = [
         f"{count} of {name} from {rate} Hz"
@@ -254,9 +274,9 @@ def main() -> None:
         "sample_rate": SAMPLE_RATE,
         "resampled": resampled,
         "left_out": scored.skipped,
-        "models": {name: configs.to_dict(model.config) for name, model in denoising.items()},
-        "provenance": {name: model.provenance for name, model in denoising.items()},
-    }
+        "models": {name: configs.to_dict(model.config) for name, model in loaded.items()},
+        "provenance": {name: model.provenance for name, model in loaded.items()},
+    } | others.settings
     rows = means(scored.rows) + published({row["file"] for row in scored.rows})
     launch.write(rows, _COLUMNS, settings, by_file=scored.rows)
 

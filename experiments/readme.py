@@ -57,6 +57,7 @@ _PAPER_NAMES = {
 _SCORES = ("sdr", "sir", "sar")
 _LISTENING = {"sdr": "SDR", "si_sdr": "SI-SDR", "stoi": "STOI", "pesq": "PESQ"}
 _ALL = {"sdr": "SDR", "si_sdr": "SI-SDR", "stoi": "STOI", "estoi": "ESTOI", "pesq": "PESQ"}
+_ALL |= {f"dnsmos_{name}": f"DNSMOS {name.upper()}" for name in ("sig", "bak", "ovr")}
 
 
 def scores(name: str) -> str:
@@ -206,10 +207,10 @@ def variations(name: str = "variations") -> str:
     return _crossed(["changed", "system"], lines, num_texts=2)
 
 
-def rotation() -> str:
+def rotation(name: str = "rotation") -> str:
     """Scores in noises that are unseen in turn, an SNR and a system a line."""
     lines: list[Line] = []
-    for (method, num_bits), row in _rows("rotation"):
+    for (method, num_bits), row in _rows(name):
         below = {"noises below the mixture": f"{len(row['below_mixture'])} of {row['noises']}"}
         line = (method, f"{row['snr_db']:g} dB", num_bits)
         lines.append((line, _scored(row, _ALL) | below))
@@ -222,11 +223,12 @@ def rotation_gains() -> str:
     for (method, _), row in _rows("rotation"):
         if "above_presence" not in row:
             continue
-        places = {"sdr": 2, "si_sdr": 2, "stoi": 3, "estoi": 3, "pesq": 3}
+        places = lambda name: 2 if "sdr" in name else 3
         found = {
-            head: f"{row['above_presence'][name]:+.{places[name]}f} ± "
-            f"{row['standard_error'][name]:.{places[name]}f}"
+            head: f"{row['above_presence'][name]:+.{places(name)}f} ± "
+            f"{row['standard_error'][name]:.{places(name)}f}"
             for name, head in _ALL.items()
+            if name in row
         }
         found["lowest, SDR"] = f"{row['lowest']['sdr']:+.2f} ({row['lowest']['noise']})"
         lines.append(((f"{row['snr_db']:g} dB", method), found))

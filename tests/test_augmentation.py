@@ -105,6 +105,74 @@ def test_equalizer_colours_by_no_more_than_it_says_and_speed_moves_tones():
     assert 6 < np.ptp(levels) < 27
 
 
+def _power(signal):
+    return np.sum(np.square(signal, dtype=np.float64))
+
+
+def test_a_room_keeps_the_sound_and_lets_it_die_away():
+    click = np.zeros(2 * RATE, np.float32)
+    click[::RATE] = 1.0
+    speech = corpora.Loaded([click], (corpora.Recording("click"),))
+    settings = _with(reverberant=1.0, equalizer_db=0.0, mixture_seconds=1.0, num_mixtures=20)
+    ratios = []
+    for mixture in training_mixtures(speech, NOISE, settings, "whole")[:20]:
+        sound = mixture.speech
+        (start,) = np.flatnonzero(sound == np.abs(sound).max())
+        assert sound[start] == pytest.approx(1.0, abs=1e-5)
+        tail = sound[start + 1 :]
+        if len(tail) < 0.9 * RATE:  # the click is late in the cut
+            continue
+        assert np.abs(tail[: round(0.0049 * RATE)]).max() < 1e-5  # no reflection yet
+        ratios.append(-10 * np.log10(_power(tail)))
+        assert _power(tail[: RATE // 10]) > 10 * _power(tail[RATE // 5 : 3 * RATE // 10])
+    assert -3.01 < min(ratios) < 4 < max(ratios) < 12.01
+
+
+def test_a_narrow_band_is_that_of_speech_and_of_noise_at_the_snr_wanted():
+    settings = _with(band_limited=1.0, max_speed=1.0, num_mixtures=30)
+    tops = []
+    for mixture in training_mixtures(SPEECH, NOISE, settings)[:30]:
+        assert 10 * np.log10(_power(mixture.speech) / _power(mixture.noise)) == pytest.approx(
+            mixture.snr_db, abs=1e-3
+        )
+        hertz = np.fft.rfftfreq(RATE // 2, 1 / RATE)
+        both = [np.abs(np.fft.rfft(signal)) for signal in mixture[:2]]
+        highest = [hertz[np.flatnonzero(x > 1e-3 * x.max())].max() for x in both]
+        assert highest[0] == pytest.approx(highest[1], rel=0.02)
+        tops.append(highest[0])
+    edges = np.array([3400, 4000, 5500, 7000]) * 1.05
+    nearest = edges[np.abs(edges - np.array(tops)[:, None]).argmin(1)]
+    np.testing.assert_allclose(tops, nearest, rtol=0.02)
+    assert set(nearest) == set(edges)
+
+
+def test_a_clipped_mixture_is_clipped_speech_and_what_the_noise_did():
+    clipped = training_mixtures(SPEECH, NOISE, _with(clipped=1.0))
+    plain = training_mixtures(SPEECH, NOISE, _with(clipped=1e-9))
+    for ours, before in zip(clipped[:6], plain[:6], strict=True):
+        limit = np.abs(ours.mixture).max()
+        assert 10 ** (-15 / 20) < limit / np.abs(before.mixture).max() < 10 ** (-3 / 20)
+        np.testing.assert_allclose(
+            ours.mixture, np.clip(before.mixture, -limit, limit), atol=1e-6 * limit
+        )
+        np.testing.assert_allclose(
+            ours.speech, np.clip(before.speech, -limit, limit), atol=1e-6 * limit
+        )
+
+
+def test_what_happens_to_some_leaves_those_as_recorded_alone():
+    every = {"reverberant": 1.0, "band_limited": 1.0, "clipped": 1.0}
+    as_recorded = [
+        training_mixtures(SPEECH, NOISE, _with(unaugmented=1.0, **changes))[:6]
+        for changes in (every, {})
+    ]
+    for ours, theirs in zip(*as_recorded, strict=True):
+        np.testing.assert_array_equal(ours.mixture, theirs.mixture)
+    some = training_mixtures(SPEECH, NOISE, _with(clipped=0.3, num_mixtures=40))[:40]
+    at_limit = [np.sum(np.abs(m.mixture) >= 0.9999 * np.abs(m.mixture).max()) for m in some]
+    assert 4 < np.sum(np.array(at_limit) > 2) < 22
+
+
 def test_some_are_made_of_the_recordings_as_they_are():
     some = training_mixtures(SPEECH, NOISE, _with(unaugmented=0.5, num_mixtures=40))
     plain = [m for m in some[:40] if m.snr_db == 0]

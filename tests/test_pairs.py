@@ -119,6 +119,16 @@ def test_a_measure_without_a_value_leaves_the_file_out(dns, monkeypatch):
     assert (noisy["stoi"], noisy["files"]) == (0.5, 2)
 
 
+def test_tools_run_beside_models(dns, monkeypatch):
+    tool = denoisers.Tool("math", lambda module, mixture: mixture[:-1] / 2)
+    monkeypatch.setitem(denoisers.TOOLS, "half", tool)
+    record = run(dns, "--tools=half", "--nolistening")
+    noisy, half = record["results"]
+    assert half["method"] == "half" and half["files"] == 3
+    assert half["si_sdr"] == pytest.approx(noisy["si_sdr"], abs=0.01)  # but for the last sample
+    assert record["config"]["tools"] == ["half"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

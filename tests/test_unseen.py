@@ -1,18 +1,19 @@
-"""Noise that no dictionary has heard: the recipe's way, the rotation, and the tools beside it."""
+"""Noise that no dictionary has heard: the recipe's way, and the rotation."""
 
 import dataclasses
-import importlib.util
 import json
-import sys
 
 import launching
 import numpy as np
 import pytest
 from small_models import GENERAL, SMALL_GENERAL
 
-from blsh_jax.config import RECIPES, FitConfig, TrainConfig
-from experiments import denoisers, rotation, unseen
+from blsh_jax import corpora, evaluation
+from blsh_jax.config import RECIPES, FernConfig, FitConfig, TrainConfig
+from blsh_jax.robust.augmentation import training_mixtures
+from experiments import rotation, unseen
 from experiments.cache import Cache
+from experiments.denoisers import Chosen
 
 TINY = dataclasses.replace(
     SMALL_GENERAL,
@@ -112,11 +113,18 @@ def test_rotation_trains_without_the_noise_it_scores_in(synthetic, monkeypatch, 
 
     monkeypatch.setattr(rotation.training, "train", spy)
     level = {"level": lambda speech, estimate: float(np.std(estimate) / np.std(speech))}
-    methods = ["noisy", "knn", "blsh", "lsh"]
-    arguments = (speech, noise, speech, TINY, [0.0, 10.0], methods, [8], [], level, 2, 0, 2, cache)
-    rows = rotation.rotation(*arguments)
-    again = rotation.rotation(*arguments)
-    assert again == rows and cache.made == ["rotation"] * 2
+    others = Chosen([], level, {"measures": ["level"]})
+
+    def run(*methods):
+        arguments = (speech, noise, speech, TINY, [0.0, 10.0], methods, [8], others, 2, 0, 2)
+        return rotation.rotation(*arguments, cache)
+
+    unprocessed = run()
+    assert heard == [] and {row["method"] for row in unprocessed} == {"noisy"}
+    rows = run("knn", "blsh", "lsh")
+    assert [row for row in rows if row["method"] == "noisy"] == unprocessed
+    assert run("knn", "blsh", "lsh") == rows
+    assert cache.made == ["tools"] * 2 + ["rotation"] * 2  # nothing is computed twice
     names = [recording.key for recording in noise.recordings]
     assert sorted({row["noise"] for row in rows}) == sorted(names)
     assert len(rows) == len(names) * 2 * 4
@@ -128,6 +136,27 @@ def test_rotation_trains_without_the_noise_it_scores_in(synthetic, monkeypatch, 
     expected = [r["sdr"] for r in rows if (r["snr_db"], r["method"]) == (0.0, "blsh")]
     assert blsh["sdr"] == pytest.approx(np.mean(expected)) and blsh["sdr"] > noisy["sdr"]
     assert all(0 < row["level"] < 5 for row in rows)
+
+
+def test_ferns_are_learned_without_a_search_too(synthetic, tmp_path):
+    few = FernConfig(20, 0, fern_bits=4, fern_rate=0.3, fern_mixtures=8, fern_bins=1000)
+    folds = dataclasses.replace(TINY.augmentation, noise_folds=2)
+    config = dataclasses.replace(TINY, ferns=few, augmentation=folds)
+    mixtures = training_mixtures(*synthetic, config, "whole")
+    systems = rotation._systems(mixtures, config, [rotation.FERNS, "blsh"], [8])
+    tests = corpora.make_mixtures(*synthetic, 0.0, 1, max_mixtures=2)
+    rows = evaluation.evaluate([evaluation.UNPROCESSED, *systems], tests, timed=False)
+    found = {row["method"]: row["sdr"] for row in rows}
+    assert list(found) == ["noisy", "blsh", "ferns", "blsh_live", "blsh_presence"]
+    assert found["ferns"] > found["noisy"] + 2
+    given = [
+        "rotation",
+        "--speech=S",
+        "--noise=N",
+        "--open_speech=S",
+        f"--output={tmp_path}/o.json",
+    ]
+    assert "needs ferns to learn" in launching.run(*given, "--methods=noisy,ferns")
 
 
 def test_noises_that_got_worse_are_named():
@@ -157,28 +186,3 @@ def test_ferns_stand_beside_speech_presence_noise_by_noise():
     assert found["blsh"]["lowest"] == {"noise": "bell", "sdr": -1.0}
     assert found["blsh_live"]["above_presence"]["sdr"] == 1.0
     assert "above_presence" not in found["blsh_presence"]
-
-
-def test_a_tool_that_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "logmmse", None)
-    with pytest.raises(ImportError, match="needs the extra 'tools'"):
-        denoisers.system("logmmse")
-
-
-@pytest.mark.parametrize("name", list(denoisers.TOOLS))
-def test_tools_give_aligned_signals_and_leave_numpy_alone(name):
-    # Looked for without importing: logmmse changes NumPy's error handling as it is imported.
-    if importlib.util.find_spec(denoisers.TOOLS[name][0]) is None:
-        pytest.skip(f"{name} is not installed")
-    before = np.geterr()
-    system = denoisers.system(name)
-    assert np.geterr() == before
-    rng = np.random.default_rng(0)
-    time = np.arange(32_000) / 16_000
-    voice = np.sum([np.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 20)], axis=0)
-    speech = (0.1 * voice * (np.sin(2 * np.pi * 3 * time) > 0))[None].astype(np.float32)
-    noise = (0.01 * rng.standard_normal((1, 32_000))).astype(np.float32)
-    estimate = np.asarray(system.separate(speech, noise).speech)
-    assert estimate.shape == (1, 32_000) and estimate.dtype == np.float32
-    lags = np.correlate(estimate[0, 8000:24_000], speech[0, 8400:23_600], "valid")
-    assert abs(int(np.argmax(lags)) - 400) <= 2

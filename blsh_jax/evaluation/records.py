@@ -14,7 +14,7 @@ from blsh_jax import files
 
 _PACKAGES = (
     *("jax", "jaxlib", "numpy", "optax", "flax", "soundfile", "soxr"),
-    *("mir_eval", "pesq", "pystoi"),
+    *("mir_eval", "pesq", "pystoi", "onnxruntime"),
 )
 
 

@@ -39,6 +39,7 @@ NAMES = {
     "lsh_origin": "LSH, hyperplanes through the origin",
     "blsh_live": "BLSH, live, without looking ahead",
     "blsh_presence": "BLSH, speech presence, no ferns",
+    "ferns": "ferns alone, no search",
     "blsh_cosine": "BLSH, cosine target",
     "blsh_cross_entropy": "BLSH, fitted by cross-entropy",
     "knn": "KNN on raw spectra",
@@ -49,6 +50,8 @@ NAMES = {
     "noisereduce": "noisereduce",
     "rnnoise": "RNNoise",
     "rnnoise_pre_roll": "RNNoise, with the pre-roll",
+    "dtln": "DTLN",
+    "gtcrn": "GTCRN",
     "ibm": "ideal binary mask",
     "irm": "ideal ratio mask",
 }
@@ -88,6 +91,10 @@ class System:
     method: str
     num_bits: int | None
     separate: Callable[[Array, Array], Estimate]
+
+
+UNPROCESSED = System("noisy", None, lambda speech, noise: Estimate(speech + noise))
+"""The mixture as it is."""
 
 
 class OracleMask(NamedTuple):
@@ -216,7 +223,7 @@ def make_systems(
             oracle = functools.partial(_oracle, method=method, stft=separation.stft)
             systems.append(System(method, None, oracle))
         elif method == "noisy":
-            systems.append(System(method, None, lambda speech, noise: Estimate(speech + noise)))
+            systems.append(UNPROCESSED)
         elif method == "knn":
             spectral = model.spectral_dictionary()
             systems.append(searching(method, None, spectral, separation, model.ferns))

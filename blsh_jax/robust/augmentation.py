@@ -2,7 +2,9 @@
 
 A noise is played faster or slower, coloured by a random equalizer, and sometimes joined by a second
 one; synthetic noises may take turns with the recordings. The speech is coloured half as strongly,
-and every mixture has an SNR of its own. Some mixtures stay as the recordings are, as published.
+and every mixture has an SNR of its own. Speech may be that of a room, and a mixture that of a
+telephone, or clipped. Some mixtures stay as the recordings are, as published. Levels are not
+varied: all features are ratios.
 """
 
 import dataclasses
@@ -13,6 +15,7 @@ import soxr
 
 from blsh_jax.config import AugmentationConfig, TrainConfig
 from blsh_jax.corpora.mixing import (
+    Mixture,
     Mixtures,
     Part,
     amplitude,
@@ -26,11 +29,22 @@ from blsh_jax.corpora.mixing import (
 from blsh_jax.corpora.recordings import Loaded
 from blsh_jax.robust.synthetic_noise import synthetic_noises
 
+_Band = tuple[float, float]  # Hz
+_Rng = np.random.Generator
+
 _TRIES = 32
 _SECOND_LEVEL_DB = (-10.0, 0.0)  # of a second noise, relative to the first
 _ALONE_DB = 60.0  # by which speech or noise that is alone is above the other
 # Where an equalizer's gains lie, as fractions of half the sample rate.
 _EQUALIZER_POINTS = np.r_[0, np.geomspace(0.01, 1, 9)]
+_ROOM_SECONDS = (0.2, 0.8)  # in which reverberation falls by 60 dB
+_DIRECT_DB = (-3.0, 12.0)  # direct sound over reverberation
+_FIRST_REFLECTION = 0.005  # seconds after the direct sound
+# 8 kHz, telephone, 11 kHz, and wide-band telephone or the low rates of codecs.
+_BANDS_HZ = ((0.0, 4000.0), (300.0, 3400.0), (0.0, 5500.0), (50.0, 7000.0))
+_EVERYTHING_HZ = (0.0, np.inf)
+_EDGE = 1.05  # a band's edges are so wide, as a ratio
+_CLIPPING_DB = (-15.0, -3.0)  # the limit, relative to the mixture's peak
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,7 +60,8 @@ class AugmentedMixtures(Sequence):
         part: which part of each utterance is used.
         held_back: fraction of each utterance that is not in ``train``.
         sample_rate: of all recordings, in Hz.
-        snr_db: signal-to-noise ratio of mixtures that are not augmented, in dB.
+        snr_db: signal-to-noise ratio of mixtures that are not augmented, in dB; of one that is
+            clipped, that before.
         skipped: (key, reason) of recordings left out: none, as silent cuts are drawn again.
         chosen: indices of the items that this is a part of, or None for all; of a slice.
     """
@@ -84,39 +99,48 @@ class AugmentedMixtures(Sequence):
         rng = np.random.default_rng([self.seed, index])
         augmented = rng.random() >= self.config.unaugmented
         config = self.config if augmented else _without_augmentation(self.config, self.snr_db)
+        band = _EVERYTHING_HZ
+        if _happens(config.band_limited, rng):
+            band = _BANDS_HZ[rng.integers(len(_BANDS_HZ))]
         speech, speech_key = _draw(
-            lambda attempt: self._speech(index + attempt, length, config, rng)
+            lambda attempt: self._speech(index + attempt, length, band, config, rng)
         )
         fold = index % config.noise_folds
-        noise, noise_key = self._noise(fold, length, config, rng)
+        noise, noise_key = self._noise(fold, length, band, config, rng)
         if rng.random() < config.second_noise:
-            second, second_key = self._noise(fold, length, config, rng)
+            second, second_key = self._noise(fold, length, band, config, rng)
             noise = noise + amplitude(rng.uniform(*_SECOND_LEVEL_DB)) * second
             noise_key += f"+{second_key}"
         snr_db = rng.uniform(config.min_snr_db, config.max_snr_db)
-        if config.alone and rng.random() < config.alone:
+        if _happens(config.alone, rng):
             snr_db = float(rng.choice([-_ALONE_DB, _ALONE_DB]))
-        return mix(speech, noise, snr_db, 0, speech_key, noise_key)
+        mixture = mix(speech, noise, snr_db, 0, speech_key, noise_key)
+        if _happens(config.clipped, rng):
+            mixture = _clipped(mixture, amplitude(rng.uniform(*_CLIPPING_DB)))
+        return mixture
 
     def _noise(
-        self, fold: int, length: int, config: AugmentationConfig, rng: np.random.Generator
+        self, fold: int, length: int, band: _Band, config: AugmentationConfig, rng: _Rng
     ) -> tuple[np.ndarray, str]:
         """A noise of root mean square 1, and its key."""
-        noise, key = _draw(lambda _: self._cut_of_noise(fold, length, config, rng))
+        noise, key = _draw(lambda _: self._cut_of_noise(fold, length, band, config, rng))
         return unit_power(noise), key
 
     def _speech(
-        self, index: int, length: int, config: AugmentationConfig, rng: np.random.Generator
+        self, index: int, length: int, band: _Band, config: AugmentationConfig, rng: _Rng
     ) -> tuple[np.ndarray, str]:
         """A cut of an utterance."""
         index %= len(self.speech.signals)
         signal, recording = self.speech.signals[index], self.speech.recordings[index]
         signal = signal[slice(*part_bounds(len(signal), self.part, self.held_back))]
         found = _random_cut(signal, length, rng)
-        return _coloured(found, config.equalizer_db / 2, rng), recording.key
+        if _happens(config.reverberant, rng):
+            found = _reverberant(found, self.sample_rate, rng)
+        found = _coloured(found, config.equalizer_db / 2, rng)
+        return _within(found, band, self.sample_rate), recording.key
 
     def _cut_of_noise(
-        self, fold: int, length: int, config: AugmentationConfig, rng: np.random.Generator
+        self, fold: int, length: int, band: _Band, config: AugmentationConfig, rng: _Rng
     ) -> tuple[np.ndarray, str]:
         """A cut of a noise, its pitch and tempo changed together."""
         noise = self.synthetic if rng.random() < config.synthetic_noise else self.noise
@@ -126,7 +150,8 @@ class AugmentedMixtures(Sequence):
         speed = config.max_speed ** rng.uniform(-1, 1)
         found = _random_cut(signal, round(length * speed) + 1, rng)
         found = wrapped_cut(soxr.resample(found, speed, 1.0), 0, length)
-        return _coloured(found, config.equalizer_db, rng), recording.key
+        found = _coloured(found, config.equalizer_db, rng)
+        return _within(found, band, self.sample_rate), recording.key
 
 
 def training_mixtures(
@@ -174,7 +199,15 @@ def _without_augmentation(config: AugmentationConfig, snr_db: float) -> Augmenta
         equalizer_db=0.0,
         second_noise=0.0,
         synthetic_noise=0.0,
+        reverberant=0.0,
+        band_limited=0.0,
+        clipped=0.0,
     )
+
+
+def _happens(probability: float, rng: _Rng) -> bool:
+    """Drawn only where it may, so that what never happens changes nothing that is drawn later."""
+    return probability > 0 and rng.random() < probability
 
 
 def _draw(make: Callable[[int], tuple[np.ndarray, str]]) -> tuple[np.ndarray, str]:
@@ -189,13 +222,43 @@ def _draw(make: Callable[[int], tuple[np.ndarray, str]]) -> tuple[np.ndarray, st
     )
 
 
-def _random_cut(signal: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+def _random_cut(signal: np.ndarray, length: int, rng: _Rng) -> np.ndarray:
     """(length,) samples in one piece, or, of a shorter signal, from anywhere on and around."""
     span = len(signal) - length + 1 if len(signal) >= length else max(1, len(signal))
     return wrapped_cut(signal, int(rng.integers(span)), length)
 
 
-def _coloured(signal: np.ndarray, gain_db: float, rng: np.random.Generator) -> np.ndarray:
+def _reverberant(signal: np.ndarray, rate: int, rng: _Rng) -> np.ndarray:
+    """The signal in a room: itself, then noise that dies away, both at the levels drawn."""
+    seconds = rng.uniform(*_ROOM_SECONDS)
+    times = np.arange(1, round(seconds * rate)) / rate
+    tail = rng.standard_normal(len(times)) * amplitude(-60 * times / seconds)
+    tail = np.where(times < _FIRST_REFLECTION, 0, tail)
+    tail *= amplitude(-rng.uniform(*_DIRECT_DB)) / np.sqrt(np.sum(tail**2))
+    size = len(signal) + len(tail)
+    spectrum = np.fft.rfft(signal, size) * np.fft.rfft(np.r_[1, tail], size)
+    return np.fft.irfft(spectrum, size)[: len(signal)].astype(np.float32)
+
+
+def _within(signal: np.ndarray, band: _Band, rate: int) -> np.ndarray:
+    """What the signal has in a band."""
+    if band == _EVERYTHING_HZ:
+        return signal
+    low, high = band
+    spectrum, hertz = np.fft.rfft(signal), np.fft.rfftfreq(len(signal), 1 / rate)
+    gains = np.interp(hertz, [low / _EDGE, low, high, high * _EDGE], [0, 1, 1, 0])
+    return np.fft.irfft(gains * spectrum, len(signal)).astype(np.float32)
+
+
+def _clipped(mixture: Mixture, part: float) -> Mixture:
+    """The mixture, clipped at a part of its peak; its speech is what is within the limit."""
+    heard = mixture.mixture
+    limit = np.float32(part * np.abs(heard).max())
+    speech = np.clip(mixture.speech, -limit, limit)
+    return mixture._replace(speech=speech, noise=np.clip(heard, -limit, limit) - speech)
+
+
+def _coloured(signal: np.ndarray, gain_db: float, rng: _Rng) -> np.ndarray:
     """The signal under gains of up to ``gain_db``, drawn at a few frequencies, linear between."""
     gains = rng.uniform(-gain_db, gain_db, len(_EQUALIZER_POINTS))
     spectrum = np.fft.rfft(signal)

@@ -20,7 +20,7 @@ from blsh_jax import corpora
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Batch
 from blsh_jax.paper import spectra
-from blsh_jax.paper.separation import Dictionary, NeighborMask
+from blsh_jax.paper.separation import Dictionary, MaskFunction, NeighborMask
 from blsh_jax.robust import ferns
 from blsh_jax.robust.augmentation import AugmentedMixtures
 from blsh_jax.robust.features import feature_function
@@ -88,11 +88,33 @@ def learn_ferns(
         )
         for rows in away
     ]
+    return learn_stages(mixtures, known, config, progress)
+
+
+def learn_stages(
+    mixtures: AugmentedMixtures,
+    known: Sequence[MaskFunction],
+    config: TrainConfig,
+    progress: bool = False,
+) -> tuple[Ferns, ...]:
+    """Learn ferns behind mask functions.
+
+    Args:
+        mixtures: as of ``learn_ferns``.
+        known: the mask function of the neighbours for each fold of the mixtures.
+        config: the whole run.
+        progress: show progress bars.
+
+    Returns:
+        The ferns of each stage.
+    """
     stages: tuple[Ferns, ...] = ()
     for stage, num_ferns in enumerate(config.ferns.stages):
         drawn = _others(mixtures, config, stage)
         functions = [
-            fern_stage(with_ferns(neighbors, stages, used), None, stage, used)
+            fern_stage(
+                with_ferns(neighbors, stages, config.separation), None, stage, config.separation
+            )
             for neighbors in known
         ]
         samples = _samples(drawn, functions, config, stage, progress)
