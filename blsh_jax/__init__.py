@@ -13,6 +13,9 @@ Scalable Binary Codes for Source Separation", IEEE/ACM Transactions on Audio, Sp
 Processing 30, 2022.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from blsh_jax import _startup  # noqa: F401
 from blsh_jax._version import __version__
 from blsh_jax.config import (
@@ -26,7 +29,6 @@ from blsh_jax.config import (
 from blsh_jax.denoising.pipeline import separate
 from blsh_jax.denoising.recordings import Denoiser, denoise
 from blsh_jax.denoising.stream import Stream
-from blsh_jax.evaluation.metrics import BssEval, bss_eval, si_sdr
 from blsh_jax.models.archive import ModelError
 from blsh_jax.models.model import Model, load, load_pretrained, save
 from blsh_jax.paper.codes import Hasher, encode, random_hasher, straight_through_sign
@@ -44,8 +46,11 @@ from blsh_jax.search import (
     sharded_hamming_top_k,
     weighted_hamming_top_k,
 )
-from blsh_jax.training.adaptation import adapt
-from blsh_jax.training.driver import FitInfo, fit
+
+if TYPE_CHECKING:
+    from blsh_jax.evaluation.metrics import BssEval, bss_eval, si_sdr
+    from blsh_jax.training.adaptation import adapt
+    from blsh_jax.training.driver import FitInfo, fit
 
 __all__ = [
     "AdaptationConfig",
@@ -86,3 +91,19 @@ __all__ = [
     "weighted_hamming_top_k",
     "weighted_ssm_loss",
 ]
+
+# What denoising does without is imported when somebody asks for it.
+_LATER = dict.fromkeys(("BssEval", "bss_eval", "si_sdr"), "evaluation.metrics")
+_LATER |= {"adapt": "training.adaptation"} | dict.fromkeys(("FitInfo", "fit"), "training.driver")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    if name in ("evaluation", "training"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

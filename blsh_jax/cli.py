@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import re
 import signal
 import sys
 import threading
@@ -14,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 import platformdirs
@@ -22,11 +23,14 @@ import platformdirs
 from blsh_jax import models
 from blsh_jax._extras import MissingExtraError, extra
 from blsh_jax._version import __version__
+from blsh_jax.config import underscored
 
 _READER_GONE = 128 + 13  # as of a program that SIGPIPE ends
 _ENDING = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
+
+_CACHE_ERROR = re.compile(r"Error (reading|writing) persistent compilation cache entry for '(\w+)'")
 
 _DESCRIPTION = """Boosted Locality Sensitive Hashing: denoise speech, or see how it works.
 
@@ -358,7 +362,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.unraisablehook = _raise_again
     try:
         words = sys.argv[1:] if argv is None else argv
-        arguments = _parser().parse_args([_underscored(word) for word in words])
+        arguments = _parser().parse_args(list(map(underscored, words)))
         _keep_compiled()
         if arguments.device:
             jax.config.update("jax_default_device", jax.devices(arguments.device)[0])
@@ -384,7 +388,9 @@ def _keep_compiled() -> None:
     """Keep what JAX compiles in the user's cache folder: the next start takes a third of the time.
 
     ``JAX_COMPILATION_CACHE_DIR`` comes first, and ``JAX_ENABLE_COMPILATION_CACHE=0`` keeps nothing.
-    A folder that cannot be written, and entries that are damaged, cost time and nothing else.
+    A folder that cannot be written costs time and nothing else. A damaged entry, as a full disk
+    leaves it, does so once: JAX says which program's it is and goes on, but would never write a new
+    one in its place, so those of that program are removed.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
@@ -398,15 +404,18 @@ def _keep_compiled() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+        warnings.filterwarnings("always", _CACHE_ERROR.pattern)
+        shown = warnings.showwarning
 
+        def show(message: Warning | str, *where: Any) -> None:
+            if not (error := _CACHE_ERROR.match(str(message))):
+                shown(message, *where)
+            elif error[1] == "reading":
+                for entry in folder.glob(f"{error[2]}-*-cache"):
+                    with contextlib.suppress(OSError):
+                        entry.unlink()
 
-def _underscored(word: str) -> str:
-    """An option as it is defined, however people type it: --dry-wet is --dry_wet."""
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word[2:].partition("=")
-    return f"--{name.replace('-', '_')}{equals}{value}"
+        warnings.showwarning = show  # type: ignore[assignment]
 
 
 def _end(number: int, frame: object) -> NoReturn:

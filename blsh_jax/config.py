@@ -6,6 +6,7 @@ second settings. ``to_dict`` and ``from_dict`` are what model files and records 
 
 import dataclasses
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
@@ -577,6 +578,11 @@ RECIPES: dict[str, TrainConfig] = {
 }
 """What a run starts from: the paper's method as trained here (docs/method.md says how the authors'
 training differs), or what separates unknown noise best."""
+
+
+def underscored(word: str) -> str:
+    """An option as it is defined, however people type its name: --dry-wet is --dry_wet."""
+    return re.sub(r"(?<=^--)[^=]+", lambda name: name[0].replace("-", "_"), word)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from blsh_jax import corpora
 from blsh_jax._extras import MissingExtraError, extra
-from blsh_jax.config import RECIPES, TrainConfig
+from blsh_jax.config import RECIPES, TrainConfig, underscored
 from blsh_jax.evaluation import records
 
 with extra("train"):
@@ -54,11 +54,8 @@ def start(
     if _HELP & set(arguments):
         print(sys.modules[main.__module__].__doc__, _help(), sep="")
         return
-    # Hyphens in a flag's name, as of many other programs, are underscores.
-    hyphens = re.compile(r"(?<=^--)[\w.-]+")
-    words = [hyphens.sub(lambda name: name[0].replace("-", "_"), word) for word in arguments]
     try:
-        _, *others = flags.FLAGS(["", *words])
+        _, *others = flags.FLAGS(["", *map(underscored, arguments)])
     except flags.Error as error:
         raise ValueError(f"{'; '.join(str(error).splitlines())} (see --help)") from None
     if others:

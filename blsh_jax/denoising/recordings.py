@@ -29,10 +29,10 @@ from blsh_jax.denoising.pipeline import separate
 from blsh_jax.denoising.stream import Stream, as_samples, check_samples
 from blsh_jax.models.model import Model, load_pretrained
 
-# 8 s at a time: few enough samples for any memory, frames enough to keep the search busy, and one
-# compiled shape whatever the lengths. Less of many channels or of a high rate, so that memory does
-# not grow with either.
-_BLOCK_HOPS = 512
+# 2 s at a time: frames enough to keep the search busy, few enough to stay in a core's cache, little
+# work on the silence after a short recording, and one compiled shape whatever the lengths. Less of
+# very many channels or a very high rate, so that memory does not grow with either.
+BLOCK_HOPS = 128
 _BLOCK_SAMPLES = 1 << 20
 _READ_SAMPLES = 1 << 17
 
@@ -76,7 +76,7 @@ class Denoiser:
         rate = model.separation.stft.sample_rate
         if hops is None:
             hop = model.separation.stft.hop_length * channels * max(1.0, sample_rate / rate)
-            hops = min(_BLOCK_HOPS, max(1, int(_BLOCK_SAMPLES / hop)))
+            hops = min(BLOCK_HOPS, max(1, int(_BLOCK_SAMPLES / hop)))
         self._channels, self._dry_wet = channels, dry_wet
         # Above the model's rate, the loss of the high band is resampled beside the speech.
         self._has_high_band = sample_rate > rate

@@ -4,6 +4,7 @@ Letters: C channels, H hops of a block, n samples.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -132,7 +133,7 @@ class Stream:
     ):
         # Its frames are for comparisons: they would travel with every block.
         self._model, self._channels = model.without_frames(), channels
-        self._floor = jnp.float32(floor)
+        self._floor = np.float32(floor)
         self._stft = model.separation.stft
         self._pre_roll_frames = model.separation.features.pre_roll_frames if pre_roll else 0
         self._pre_roll = self._pre_roll_frames * self._stft.hop_length
@@ -193,7 +194,11 @@ class Stream:
         return rest
 
     def _restart(self) -> None:
-        self._state = init(self._model, self._rows)
+        silence = jax.eval_shape(init, self._model)  # the zeros of JAX are compiled, size by size
+        self._states = [
+            jax.tree.map(lambda zeros: np.zeros(zeros.shape, zeros.dtype), silence)
+            for _ in range(self._rows)
+        ]
         self._waiting = SampleQueue(self._rows)
         self._skip = latency(self._model) + self._pre_roll
         self._owed, self._begun = 0, False
@@ -203,19 +208,22 @@ class Stream:
         if self._begun or not self._owed:
             return
         start, rest = self._waiting.take(self._pre_roll + 1), len(self._waiting)
-        heard = with_pre_roll(start, self._pre_roll_frames, self._stft)
-        self._waiting.put(np.asarray(heard))
+        self._waiting.put(with_pre_roll(start, self._pre_roll_frames, self._stft))
         self._waiting.put(self._waiting.take(rest))
         self._begun = True
 
     def _run(self, blocks: int) -> tuple[np.ndarray, np.ndarray]:
         """Work on whole blocks; cut off what is before the signal's start and after its end."""
-        pieces = [np.zeros((2, self._rows, 0), np.float32)]
+        pieces: list[list[Any]] = [[np.zeros((2, 1, 0), np.float32)] for _ in self._states]
         for _ in range(blocks):
-            samples = jnp.asarray(self._waiting.take(self._block))
-            self._state, output = _advance(self._model, self._state, samples, self._floor)
-            pieces.append(np.asarray(output))
-        speech, gain = np.concatenate(pieces, axis=-1)[..., self._skip :][..., : self._owed]
+            samples = self._waiting.take(self._block)
+            # One after another: one compiled step, however many channels there are.
+            for row, state in enumerate(self._states):
+                self._states[row], output = _advance(
+                    self._model, state, samples[row : row + 1], self._floor
+                )
+                pieces[row].append(output)
+        speech, gain = np.block(pieces)[..., self._skip :][..., : self._owed]
         self._skip = max(0, self._skip - blocks * self._block)
         self._owed -= speech.shape[-1]
         return speech, gain

@@ -10,12 +10,12 @@ import numpy as np
 
 from blsh_jax import config as configs
 from blsh_jax.denoising import stream
+from blsh_jax.denoising.recordings import BLOCK_HOPS
 from blsh_jax.models.model import Model
 from blsh_jax.paper import spectra
 from blsh_jax.robust import speech_presence, voicing
 
 _SECONDS = 4.0  # of noise, for the real-time factors
-_BLOCK_HOPS = 64
 # Of the features of ferns besides speech presence and the comb, counted in the C code; a logarithm
 # or a root counts as one, and a mean over W bins as log2(W) additions or a few more.
 _BIN_FEATURE_OPERATIONS = 372
@@ -149,7 +149,7 @@ def describe(model: Model) -> dict[str, Any]:
         "live_latency_ms": 1000 * live / stft.sample_rate,
         "hop_ms": 1000 * stft.hop_length / stft.sample_rate,
         "real_time_factor_live": real_time_factor(model, 1),
-        "real_time_factor_files": real_time_factor(model, _BLOCK_HOPS),
+        "real_time_factor_files": real_time_factor(model, BLOCK_HOPS),
     }
 
 

@@ -123,6 +123,8 @@ def nothing_heard(shape: tuple[int, ...]) -> BinPast:
     return BinPast(speech_presence.nothing_heard(shape), means, *past)
 
 
+# Both stages of a mask trace it once.
+@functools.partial(jax.jit, static_argnames=("config", "stft"))
 def bin_features(
     past: BinPast, mask: Array, mixture: Array, config: SpeechPresenceConfig, stft: StftConfig
 ) -> tuple[BinPast, Array]:
