@@ -148,13 +148,15 @@ def page_examples() -> str:
 
 def complexity_table() -> str:
     """What a frame costs and what it brings, ours and the paper's."""
-    names = ("closed", "open", "figure3", "table1")
-    systems = [("here", complexity.ours({name: _record(name) for name in names}))]
-    systems.append(("paper", complexity.theirs()))
+    timed = {
+        (row["whose"], row["system"], row["num_bits"]): row
+        for row in _record("complexity")["results"]
+    }
     lines: list[Line] = []
-    for whose, compared in systems:
+    for whose, compared in complexity.systems().items():
         for system in compared:
             costs, gain = system.costs, system.gain
+            times = timed[whose, system.name, system.num_bits]
             operations = costs.float_operations + costs.word_operations
             found = {
                 "float operations": _count(costs.float_operations),
@@ -163,6 +165,8 @@ def complexity_table() -> str:
                 "arithmetic, µJ": f"{costs.arithmetic:.3g}",
                 "and SRAM, µJ": _digits(costs.energy(complexity.SRAM)),
                 "and DRAM, µJ": _digits(costs.energy(complexity.DRAM)),
+                "µs alone": _digits(times["alone_us"]),
+                "µs among 100": _digits(times["block_us"]),
                 **{f"{name} SDR": f"{sdr:.2f}" for name, sdr in system.sdr.items()},
                 "dB per million operations": f"{1e6 * gain / operations:.3g}",
                 "dB per µJ of arithmetic": f"{gain / costs.arithmetic:.3g}",
