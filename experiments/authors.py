@@ -116,8 +116,8 @@ _FAR = {"learning_rate": 1e-3}
 TRIALS = {
     "cosine": Trial(seeds=3, whole=True, listening=True),
     "RBF": Trial(_RBF, seeds=3, whole=True, listening=True),
-    "cosine: rate x 10": Trial(_FAR, seeds=3, whole=True),
-    "RBF: rate x 10": Trial(_RBF | _FAR, seeds=3, whole=True),
+    "cosine: rate x 10": Trial(_FAR, seeds=3),
+    "RBF: rate x 10": Trial(_RBF | _FAR),
     "RBF: 0.3 wide": Trial(_NARROW),
     "RBF: 0.3 wide and rate x 10": Trial(_NARROW | _FAR),
     "cosine: slope of the line": Trial({"slope": "line"}),
@@ -127,15 +127,15 @@ TRIALS = {
     "RBF: bipolar spelling of the journal": Trial(_RBF, "bipolar journal"),
     "cosine: features centred": Trial(view="centred"),
     "cosine: features of unit variance": Trial(view="unit variance"),
+    "cosine: weighted by beta": Trial(weighted=True),
     "cosine: other voices": Trial(voices=True),
-    "cosine: weighted by beta": Trial(weighted=True, seeds=3),
     "cosine: 3 frames": Trial(view="3 frames"),
     "cosine: 3 frames windowed": Trial(view="3 frames windowed"),
-    "cosine: 5 frames": Trial(view="5 frames"),
-    "cosine: 5 frames windowed": Trial(view="5 frames windowed"),
     "RBF: cross-entropy": Trial(_RBF | {"metric": "cross_entropy"}, listening=True),
     "RBF: mel features": Trial(_RBF, view="mel", listening=True),
-    "RBF: 200 passes a bit": Trial(_RBF | {"min_epochs": 200}, listening=True),
+    "cosine: 5 frames windowed": Trial(view="5 frames windowed"),
+    "cosine: 5 frames": Trial(view="5 frames"),
+    "RBF: 60 passes a bit": Trial(_RBF | {"min_epochs": 60, "max_epochs": 60}, listening=True),
     "RBF: 300 bits": Trial(_RBF | {"num_bits": 300}, listening=True),
 }
 
@@ -201,6 +201,8 @@ class Curve(NamedTuple):
 
 
 Row = dict[str, Any]
+Run = dict[str, Any]
+"""What ``run`` gives."""
 
 
 def bench(protocol: Protocol, config: TrainConfig, cache: Cache) -> Bench:
@@ -219,7 +221,7 @@ def bench(protocol: Protocol, config: TrainConfig, cache: Cache) -> Bench:
     return Bench(wide.sample, tests, settings, config, cache)
 
 
-def run(of: Bench, trial: Trial, seed: int, measures: Mapping[str, Measure]) -> dict[str, Any]:
+def run(of: Bench, trial: Trial, seed: int, measures: Mapping[str, Measure]) -> Run:
     """A trial with one seed.
 
     Args:
@@ -246,7 +248,7 @@ def run(of: Bench, trial: Trial, seed: int, measures: Mapping[str, Measure]) -> 
         return {"bits": bits, "rows": _scores(of, space, curve, trial.whole)}
 
     def lsh() -> list[Row]:
-        hasher = random_hasher(seed, lengths[-1], space.frames)
+        hasher = random_hasher(seed, max(_LONG, lengths[-1]), space.frames)
         wanted = tuple(sorted({*lengths, _LONG}))
         return _scores(of, space, Curve("lsh", hasher, wanted), trial.whole)
 
@@ -255,12 +257,11 @@ def run(of: Bench, trial: Trial, seed: int, measures: Mapping[str, Measure]) -> 
         return _scores(of, frame, Curve("knn", None, (None,)), trial.whole)
 
     def listening() -> list[Row]:
-        rivals = {"blsh": learn_once()[0], "lsh": random_hasher(seed, lengths[-1], space.frames)}
-        rows = []
-        for name, method in itertools.product(("closed", "open"), rivals):
-            curve, test = Curve(method, rivals[method], lengths[-1:]), of.tests[name]
-            found = _masks(of, space, test, curve, lengths[-1])
-            place = {"set": name, "method": method, "num_bits": lengths[-1]}
+        curve, rows = Curve("blsh", learn_once()[0], lengths[-1:]), []
+        for name in ("closed", "open"):
+            test = of.tests[name]
+            found = _masks(of, space, space.view(test.rows), curve, lengths[-1])
+            place = {"set": name, "method": "blsh", "num_bits": lengths[-1]}
             rows.append(place | _listened(test, found, every, of.config.separation.stft))
         return rows
 
@@ -331,18 +332,20 @@ def _space(view: str, rows: np.ndarray, stft: StftConfig) -> Space:
     window = np.array(_WINDOWS.get(view, _WINDOWS["frame"]), np.float32)
     filters = jnp.asarray(spectra.mel_filters(MEL.num_mels, stft), jnp.float32)
 
+    @jax.jit
     def frames(rows: Array) -> Array:
-        beside = rows.reshape(*rows.shape[:-1], len(window), -1)[..., window > 0, :]
-        beside = beside * jnp.asarray(window[window > 0])[:, None]
+        beside = rows.reshape(*rows.shape[:-1], len(window), -1)
+        beside = jnp.einsum("...kf,k->...kf", beside, jnp.asarray(window))[..., window > 0, :]
         unit = spectra.unit_norm(beside.reshape(*rows.shape[:-1], -1))
         return spectra.unit_norm(unit @ filters) if view == "mel" else unit
 
-    shown = jax.lax.map(jax.jit(frames), jnp.asarray(rows), batch_size=4096)
+    shown = jax.lax.map(frames, jnp.asarray(rows), batch_size=4096)
     if view not in ("centred", "unit variance"):
         return Space(frames, shown, shown)
     mean = shown.mean(0)
     scale = shown.std(0) + 1e-6 if view == "unit variance" else jnp.ones_like(mean)
-    return Space(lambda rows: (frames(rows) - mean) / scale, (shown - mean) / scale, shown)
+    scaled = lambda rows: (rows - mean[None]) / scale[None]
+    return Space(lambda rows: scaled(frames(rows)), scaled(shown), shown)
 
 
 def _test(mixtures: Mixtures, stft: StftConfig) -> Test:
@@ -358,39 +361,58 @@ def _test(mixtures: Mixtures, stft: StftConfig) -> Test:
 
 def _scores(of: Bench, space: Space, curve: Curve, whole: bool) -> list[Row]:
     """A row of every set, part of the dictionary and length."""
-    return [
-        {"set": name, "part": part, "method": curve.method, "num_bits": length}
-        | {"sdr": _sdr(test, _masks(of, space, test, curve, length, part), of.config)}
-        for name, test in of.tests.items()
-        if whole or name in ("closed", "open")
-        for part in (_PARTS if whole else _PARTS[:1])
-        for length in curve.lengths
-    ]
+    rows = []
+    for name, test in of.tests.items():
+        if not whole and name not in ("closed", "open"):
+            continue
+        queries = space.view(test.rows)
+        for part, length in itertools.product(_PARTS if whole else _PARTS[:1], curve.lengths):
+            found = _masks(of, space, queries, curve, length, part)
+            place = {"set": name, "part": part, "method": curve.method, "num_bits": length}
+            rows.append(place | {"sdr": _sdr(test, found, of.config.separation.stft)})
+    return rows
 
 
 def _masks(
-    of: Bench, space: Space, test: Test, curve: Curve, length: int | None, part: float = 1.0
+    of: Bench, space: Space, queries: Array, curve: Curve, length: int | None, part: float = 1.0
 ) -> Array:
-    """Masks (Q, F) of a test set, from a part of the dictionary."""
-    kept, k = slice(0, round(part * len(space.frames))), of.config.separation.num_neighbors
-    queries = space.view(test.rows)
+    """Masks (Q, F) of queries (Q, D), from a part of the dictionary."""
+    kept, separation = slice(0, round(part * len(space.frames))), of.config.separation
+    frames, packed = space.frames[kept], jnp.asarray(of.sample.masks[kept])
+    sizes = separation.num_neighbors, separation.stft.num_bins
     if curve.hasher is None:
-        found = search.cosine_top_k(queries, space.frames[kept], k).indices
+        nearest = search.cosine_top_k(queries, frames, sizes[0]).indices
+        return _mean(packed, nearest, sizes[1])
+    given = curve.hasher, queries, frames, packed, jnp.int32(length)
+    return _hashed(*given, curve.weighted, *sizes)
+
+
+_mean = jax.jit(masks.average_masks, static_argnames="num_bins")
+
+
+@functools.partial(jax.jit, static_argnames=("weighted", "k", "num_bins"))
+def _hashed(
+    hasher: Hasher,
+    queries: Array,
+    frames: Array,
+    packed: Array,
+    length: Array,
+    weighted: bool,
+    k: int,
+    num_bins: int,
+) -> Array:
+    # Later bits are alike, not left out: one shape, hence one compilation, of all lengths.
+    used = jnp.arange(hasher.num_bits)[None] < length
+    hashed = lambda rows: packing.pack_bits(
+        used & (codes.project(rows, hasher.projections, hasher.biases) >= 0)
+    )
+    coded = hashed(queries), hashed(frames)
+    if weighted:
+        weights = jnp.where(used[0], hasher.betas, jnp.zeros_like(hasher.betas))
+        nearest = search.weighted_hamming_top_k(*coded, weights, k).indices
     else:
-        whole = curve.hasher.num_bits
-        # Further bits are alike, not left out: one shape, hence one compilation, of all lengths.
-        blank = jnp.arange(whole) >= (length or whole)
-        first = lambda frames: packing.pack_bits(
-            ~blank & (codes.project(frames, curve.hasher.projections, curve.hasher.biases) >= 0)
-        )
-        coded = first(queries), first(space.frames[kept])
-        if curve.weighted:
-            weights = jnp.where(blank, 0.0, curve.hasher.betas)
-            found = search.weighted_hamming_top_k(*coded, weights, k).indices
-        else:
-            found = search.hamming_top_k(*coded, k).indices
-    packed = jnp.asarray(of.sample.masks[kept])
-    return masks.average_masks(packed, found, of.config.separation.stft.num_bins)
+        nearest = search.hamming_top_k(*coded, k).indices
+    return masks.average_masks(packed, nearest, num_bins)
 
 
 def _estimates(test: Test, estimated: Array, stft: StftConfig) -> Iterable[tuple[np.ndarray, ...]]:
@@ -399,15 +421,20 @@ def _estimates(test: Test, estimated: Array, stft: StftConfig) -> Iterable[tuple
     for speech, noise, lengths, spectrum in test.batches:
         count, size = np.count_nonzero(lengths), spectrum.shape[0] * spectrum.shape[1]
         mask = estimated[first : first + size].reshape(spectrum.shape)
-        found = np.asarray(spectra.istft(mask * spectrum, speech.shape[-1], stft))
+        found = np.asarray(_inverse(mask, spectrum, speech.shape[-1], stft))
         yield speech[:count], noise[:count], found[:count], lengths[:count]
         first += size
 
 
-def _sdr(test: Test, estimated: Array, config: TrainConfig) -> list[float]:
+@functools.partial(jax.jit, static_argnames=("num_samples", "stft"))
+def _inverse(mask: Array, spectrum: Array, num_samples: int, stft: StftConfig) -> Array:
+    return spectra.istft(masks.apply_mask(mask, spectrum), num_samples, stft)
+
+
+def _sdr(test: Test, estimated: Array, stft: StftConfig) -> list[float]:
     """SDR of every mixture, in dB."""
     scores: list[float] = []
-    for speech, noise, found, lengths in _estimates(test, estimated, config.separation.stft):
+    for speech, noise, found, lengths in _estimates(test, estimated, stft):
         pair = (np.stack([first, noise], 1) for first in (speech, found))
         scores += metrics.bss_eval(*pair, lengths).sdr[:, 0].round(3).tolist()
     return scores
@@ -425,23 +452,23 @@ def _listened(
     return dict(zip(measures, np.mean(scores, axis=0).tolist(), strict=True))
 
 
-def differences(trial: str, runs: list[dict[str, Any]]) -> list[Row]:
+def differences(trial: str, runs: list[Run], base: list[Run]) -> list[Row]:
     """What the claims are about, in dB, with standard errors.
 
     Args:
         trial: its name.
         runs: of ``run``, one of each seed.
+        base: those of the trial that it changes, on the same mixtures; may be fewer, or none.
 
     Returns:
         Rows of ``claim``: 1, BLSH above LSH; 2, BLSH with 1 % of the frames above LSH with 10 %;
-        4, BLSH above KNN; 5, BLSH at 25 bits above LSH at 125. ``se_seeds`` is None for one seed.
+        4, BLSH above KNN; 5, BLSH at 25 bits above LSH at 125; 0, BLSH above that of ``base``.
+        ``se_seeds`` is None for one seed.
     """
-    of_runs = [
-        {(r["set"], r["part"], r["method"], r["num_bits"]): np.array(r["sdr"]) for r in one["rows"]}
-        for one in runs
-    ]
+    of_runs, of_base = map(_by_system, runs), map(_by_system, base)
+    ours, theirs = list(of_runs), list(of_base)
     rows = []
-    for name, part, method, length in of_runs[0]:
+    for name, part, method, length in ours[0]:
         if method != "blsh":
             continue
         rivals = {1: (name, part, "lsh", length), 4: (name, part, "knn", None)}
@@ -449,14 +476,25 @@ def differences(trial: str, runs: list[dict[str, Any]]) -> list[Row]:
             rivals[2] = (name, 1.0, "lsh", length)
         if length == _SHORT:
             rivals[5] = (name, part, "lsh", _LONG)
-        for claim, rival in sorted(rivals.items()):
-            gains = np.stack([one[name, part, method, length] - one[rival] for one in of_runs])
+        key = name, part, method, length
+        pairs = {claim: [(one[key], one[rival]) for one in ours] for claim, rival in rivals.items()}
+        if theirs and all(key in one for one in theirs):
+            pairs[0] = [(a[key], b[key]) for a, b in zip(ours, theirs, strict=False)]
+        for claim, both in sorted(pairs.items()):
+            gains = np.stack([above - below for above, below in both])
             place = {"trial": trial, "set": name, "part": part, "claim": claim, "num_bits": length}
             rows.append(place | _with_errors(gains, "gain"))
     return rows
 
 
-def means(trial: str, runs: list[dict[str, Any]]) -> list[Row]:
+def _by_system(one: Run) -> dict[tuple[str, float, str, int | None], np.ndarray]:
+    """SDR (mixtures,) by set, part of the dictionary, method and bits."""
+    return {
+        (r["set"], r["part"], r["method"], r["num_bits"]): np.array(r["sdr"]) for r in one["rows"]
+    }
+
+
+def means(trial: str, runs: list[Run]) -> list[Row]:
     """SDR of every system in dB, with standard errors; arguments as of ``differences``."""
     return [
         {"trial": trial}
@@ -485,7 +523,8 @@ def _define_flags() -> None:
     launch.define_choices("only", list(TRIALS), "Trials, by name.")
     flags.FLAGS.set_default("fit.mode", "published")
     flags.FLAGS.set_default("fit.target", "cosine")
-    flags.FLAGS.set_default("max_fit_frames", 8000)
+    flags.FLAGS.set_default("fit.block_size", 500)
+    flags.FLAGS.set_default("max_fit_frames", 6000)
     flags.FLAGS.set_default("max_mixtures", 48)
 
 
@@ -499,6 +538,7 @@ def main() -> None:
     if values.voices:
         benches[True] = bench(_with_voices(protocol, config), config, cache)
     results, gains, bits, heard = [], [], [], []
+    bases: dict[str, list[Run]] = {}
     for name in values.only:
         trial = TRIALS[name]
         if trial.voices not in benches:
@@ -508,7 +548,9 @@ def main() -> None:
             runs.append(run(benches[trial.voices], trial, seed, measures))
             print(f"{name}, seed {seed}: {runs[-1]['bits']}", flush=True)
         results += means(name, runs)
-        gains += differences(name, runs)
+        base = name.partition(":")[0]
+        gains += differences(name, runs, [] if trial.voices else bases.get(base, []))
+        bases.setdefault(base, runs)
         bits += [{"trial": name, "seed": seed} | one["bits"] for seed, one in enumerate(runs)]
         heard += [{"trial": name} | row for one in runs for row in one.get("listening", ())]
     more = {"gains": gains, "bits": bits, "listening": heard}

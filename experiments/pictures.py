@@ -43,7 +43,7 @@ _STYLES = {
     ("lsh", 0.01): ("tab:orange", "--"),
 }
 # Curves of ``extensions``: trial and method to label, colour and line.
-_EXTENSIONS = {
+EXTENSIONS = {
     ("cosine", "lsh"): ("LSH", "tab:orange", "-"),
     ("cosine", "blsh"): ("BLSH", "tab:blue", "-"),
     ("cosine: weighted by beta", "blsh"): ("BLSH, search weighted by β", "black", ":"),
@@ -243,7 +243,7 @@ def extensions(record: dict[str, Any]) -> Figure:
     """
     figure = Figure(figsize=(10.8, 3.9), layout="constrained")
     for axis, name in zip(figure.subplots(1, 2), ("closed", "open"), strict=True):
-        for (trial, method), (label, color, line) in _EXTENSIONS.items():
+        for (trial, method), (label, color, line) in EXTENSIONS.items():
             points = [
                 (row["num_bits"], row["sdr"])
                 for row in record["results"]
