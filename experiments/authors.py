@@ -114,9 +114,9 @@ _RBF = {"target": "rbf", "sigma2": 0.9}
 _NARROW = {"target": "rbf", "sigma2": 0.3}
 _FAR = {"learning_rate": 1e-3}
 TRIALS = {
-    "cosine": Trial(seeds=3, whole=True, listening=True),
-    "RBF": Trial(_RBF, seeds=3, whole=True, listening=True),
-    "cosine: rate x 10": Trial(_FAR, seeds=3),
+    "cosine": Trial(seeds=2, whole=True, listening=True),
+    "RBF": Trial(_RBF, whole=True, listening=True),
+    "cosine: rate x 10": Trial(_FAR),
     "RBF: rate x 10": Trial(_RBF | _FAR),
     "RBF: 0.3 wide": Trial(_NARROW),
     "RBF: 0.3 wide and rate x 10": Trial(_NARROW | _FAR),

@@ -4,9 +4,9 @@
 
 Needs no recordings, as the contents of codes, frames and weights cost no time; takes a minute. The
 formulas leave out the transform, which all systems share, and what grows with neither the
-dictionary nor a matrix: keeping the nearest frames, biases, rectifiers. Times are of features in,
-masks out, so they leave out the transform alone: of one frame by itself, as live, and of a frame
-among 100.
+dictionary nor a matrix: keeping the nearest frames, biases, rectifiers. Times are those of a core,
+features in, masks out, so they leave out the transform alone: of one frame by itself, as live, and
+of a frame among 100.
 """
 
 import dataclasses
@@ -189,7 +189,7 @@ class Compared(NamedTuple):
         costs: by formula.
         sdr: in dB, by test set.
         gain: on the closed set, over the mixture, in dB.
-        made: the system itself, to be timed.
+        made: what makes the system itself, to be timed, and of which sizes.
     """
 
     name: str
@@ -197,27 +197,33 @@ class Compared(NamedTuple):
     costs: Costs
     sdr: dict[str, float]
     gain: float
-    made: Callable[[], Masks]
+    made: tuple[Callable[..., Masks], tuple[Any, ...]]
 
 
 def measured(systems: list[Compared], repeats: int, num_features: int) -> list[dict[str, Any]]:
-    """Microseconds of a frame, alone and among others: medians.
+    """Core microseconds of a frame, alone and among others: medians.
 
     Args:
         systems: what is timed; a network that looks ahead is not alone with a frame.
         repeats: of each.
         num_features: D.
     """
-    rows = []
-    for system in systems:
-        masks, found = system.made(), {"alone_us": None, "block_us": None}
-        for name, count in (("alone_us", 1), ("block_us", _BLOCK)):
-            if count > 1 or system.name.partition(",")[0] != NAMES["blstm"]:
-                frames = _unit_frames(jax.random.key(1), count, num_features)
-                (taken,) = timing.take_turns(repeats, functools.partial(masks, frames))
-                found[name] = 1e6 * taken.seconds / count
-        rows.append({"system": system.name, "num_bits": system.num_bits} | found)
-    return rows
+
+    @functools.cache
+    def taken(made: Callable[..., Masks], sizes: tuple[Any, ...], count: int) -> float:
+        frames = _unit_frames(jax.random.key(1), count, num_features)
+        (timed,) = timing.take_turns(repeats, functools.partial(made(*sizes), frames))
+        return 1e6 * timed.core_seconds / count
+
+    return [
+        {
+            "system": system.name,
+            "num_bits": system.num_bits,
+            "alone_us": None if "blstm" in system.made[1] else taken(*system.made, 1),
+            "block_us": taken(*system.made, _BLOCK),
+        }
+        for system in systems
+    ]
 
 
 def ours(records: Mapping[str, dict[str, Any]]) -> list[Compared]:
@@ -293,7 +299,7 @@ _NETWORK: _Kind = (network, predicted)
 def _compared(
     name: str, bits: int | None, sdr: dict[str, float], gain: float, kind: _Kind, *sizes: Any
 ) -> Compared:
-    return Compared(name, bits, kind[0](*sizes), sdr, gain, functools.partial(kind[1], *sizes))
+    return Compared(name, bits, kind[0](*sizes), sdr, gain, (kind[1], sizes))
 
 
 def systems() -> dict[str, list[Compared]]:

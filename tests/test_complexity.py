@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from blsh_jax.config import NetworkConfig
-from blsh_jax.evaluation import NAMES, networks
+from blsh_jax.evaluation import networks
 from experiments import complexity, readme
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results"
@@ -61,10 +61,10 @@ def test_what_is_timed_makes_masks_of_every_frame():
 
 
 def test_only_what_hears_later_frames_is_not_timed_alone():
-    one = lambda name: complexity.Compared(
-        name, None, None, {}, 0.0, lambda: complexity.predicted("fc", 1, 5, 7, 33)
+    one = lambda kind: complexity._compared(
+        kind, None, {}, 0.0, complexity._NETWORK, kind, 1, 5, 7, 33
     )
-    rows = complexity.measured([one("fully connected network"), one(NAMES["blstm"])], 1, 7)
+    rows = complexity.measured([one("fc"), one("blstm")], 1, 7)
     assert [row["alone_us"] is None for row in rows] == [False, True]
     assert all(row["block_us"] > 0 for row in rows)
 
