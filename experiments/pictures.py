@@ -42,6 +42,16 @@ _STYLES = {
     ("lsh", 0.1): ("tab:orange", "-"),
     ("lsh", 0.01): ("tab:orange", "--"),
 }
+# Curves of ``extensions``: trial and method to label, colour and line.
+EXTENSIONS = {
+    ("cosine", "lsh"): ("LSH", "tab:orange", "-"),
+    ("cosine", "blsh"): ("BLSH", "tab:blue", "-"),
+    ("cosine: weighted by beta", "blsh"): ("BLSH, search weighted by β", "black", ":"),
+    ("cosine: 3 frames", "blsh"): ("BLSH, 3 frames", "tab:green", "-"),
+    ("cosine: 3 frames windowed", "blsh"): ("BLSH, 3 frames, windowed", "tab:green", "--"),
+    ("cosine: 5 frames", "blsh"): ("BLSH, 5 frames", "tab:red", "-"),
+    ("cosine: 5 frames windowed", "blsh"): ("BLSH, 5 frames, windowed", "tab:red", "--"),
+}
 
 
 def look_up() -> Figure:
@@ -222,6 +232,31 @@ def figure3(record: dict[str, Any]) -> Figure:
         axis.set_ylabel("SDR (dB)")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
+    return figure
+
+
+def extensions(record: dict[str, Any]) -> Figure:
+    """SDR over the length of codes, for LSH, BLSH, and what the paper would try next.
+
+    Args:
+        record: of ``experiments.authors``.
+    """
+    figure = Figure(figsize=(10.8, 3.9), layout="constrained")
+    for axis, name in zip(figure.subplots(1, 2), ("closed", "open"), strict=True):
+        for (trial, method), (label, color, line) in EXTENSIONS.items():
+            points = [
+                (row["num_bits"], row["sdr"])
+                for row in record["results"]
+                if (row["trial"], row["method"]) == (trial, method)
+                if (row["set"], row["part"]) == (name, 1.0)
+            ]
+            if points:
+                axis.plot(*np.array(points).T, line, color=color, label=label, ms=3, marker="o")
+        axis.set_title(f"{name} set", fontsize=10)
+        axis.set_xlabel("bits of a code, L")
+        axis.set_ylabel("SDR (dB)")
+        axis.grid(alpha=0.3)
+    axis.legend(fontsize=7)
     return figure
 
 

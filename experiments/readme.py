@@ -149,13 +149,15 @@ def page_examples() -> str:
 
 def complexity_table() -> str:
     """What a frame costs and what it brings, ours and the paper's."""
-    names = ("closed", "open", "figure3", "table1")
-    systems = [("here", complexity.ours({name: _record(name) for name in names}))]
-    systems.append(("paper", complexity.theirs()))
+    timed = {
+        (row["whose"], row["system"], row["num_bits"]): row
+        for row in _record("complexity")["results"]
+    }
     lines: list[Line] = []
-    for whose, compared in systems:
+    for whose, compared in complexity.systems().items():
         for system in compared:
             costs, gain = system.costs, system.gain
+            times = timed[whose, system.name, system.num_bits]
             operations = costs.float_operations + costs.word_operations
             found = {
                 "float operations": _count(costs.float_operations),
@@ -164,6 +166,8 @@ def complexity_table() -> str:
                 "arithmetic, µJ": f"{costs.arithmetic:.3g}",
                 "and SRAM, µJ": _digits(costs.energy(complexity.SRAM)),
                 "and DRAM, µJ": _digits(costs.energy(complexity.DRAM)),
+                "core µs alone": _digits(times["alone_us"]),
+                "core µs among 100": _digits(times["block_us"]),
                 **{f"{name} SDR": f"{sdr:.2f}" for name, sdr in system.sdr.items()},
                 "dB per million operations": f"{1e6 * gain / operations:.3g}",
                 "dB per µJ of arithmetic": f"{gain / costs.arithmetic:.3g}",
@@ -205,6 +209,57 @@ def variations(name: str = "variations") -> str:
         method = row["method"].upper().partition("_")[0]
         lines.append(((changed, method), _scored(row, {"sdr": head})))
     return _crossed(["changed", "system"], lines, num_texts=2)
+
+
+def authors() -> str:
+    """What the claims are about under the authors' training, a trial a line."""
+    bits = {1: (25, 150), 4: (150,), 5: (25,)}
+    lines: list[Line] = [
+        ((row["trial"],), {f"({row['claim']}) {row['set']}, {row['num_bits']}": _gain(row)})
+        for row in _record("authors")["gains"]
+        if row["part"] == 1 and row["num_bits"] in bits.get(row["claim"], ())
+        if row["set"] in ("closed", "open")
+    ]
+    return _crossed(["trial"], lines)
+
+
+def authors_noises() -> str:
+    """The same on every set, and with 1 % of the frames, of trials that have these."""
+    gains = _record("authors")["gains"]
+    whole = {row["trial"] for row in gains if row["claim"] == 2}
+    lines: list[Line] = [
+        ((row["set"], row["trial"]), {f"({row['claim']}) {row['num_bits']}": _gain(row)})
+        for row in gains
+        if row["trial"] in whole and row["num_bits"] in (25, 150) and row["claim"] != 0
+        if row["part"] == (0.1 if row["claim"] == 2 else 1)
+    ]
+    return _crossed(["set", "trial"], lines, num_texts=2)
+
+
+def extensions() -> str:
+    """What the paper's extensions gain over its BLSH at every length."""
+    names = {trial for trial, _ in pictures.EXTENSIONS}
+    lines: list[Line] = [
+        ((row["trial"], row["set"]), {str(row["num_bits"]): _gain(row)})
+        for row in _record("authors")["gains"]
+        if row["trial"] in names and (row["claim"], row["part"]) == (0, 1)
+    ]
+    return _crossed(["trial", "set"], lines, num_texts=2)
+
+
+def journal() -> str:
+    """Additions of the journal version, by all measures."""
+    record = _record("authors")
+    sdr = {
+        (row["trial"], row["set"], row["num_bits"]): row["sdr"]
+        for row in record["results"]
+        if (row["method"], row["part"]) == ("blsh", 1)
+    }
+    lines: list[Line] = []
+    for row in record["listening"]:
+        place = row["trial"], row["set"], row["num_bits"]
+        lines.append(((*place[:2], str(place[2])), _scored(row | {"sdr": sdr[place]}, _ALL)))
+    return _crossed(["trial", "set", "bits"], lines, num_texts=2)
 
 
 def rotation(name: str = "rotation") -> str:
@@ -350,6 +405,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "figure3": figure3,
     "claims": claim_table,
     "variations": variations,
+    "authors": authors,
+    "authors-noises": authors_noises,
+    "extensions": extensions,
+    "journal": journal,
     "findings-slopes": lambda: variations("slopes"),
     "findings-slopes-general": lambda: variations("slopes_general"),
 }
@@ -364,6 +423,7 @@ def _figure2(record: dict[str, Any]) -> Figure:
 PICTURES: dict[str, tuple[str, Callable[[dict[str, Any]], Figure]]] = {
     "figure2": ("figure2", _figure2),
     "figure3": ("figure3", pictures.figure3),
+    "extensions": ("authors", pictures.extensions),
     "training_curves": ("bench_train", pictures.training_curves),
 }
 
@@ -421,6 +481,13 @@ def _scored(row: Row, heads: Mapping[str, str]) -> dict[str, str]:
     places = lambda name: 3 if name in ("stoi", "estoi") else 2
     text = lambda name: "∞" if row[name] is None else f"{row[name]:.{places(name)}f}"
     return {head: text(name) for name, head in heads.items() if name in row}
+
+
+def _gain(row: Row) -> str:
+    """A difference with its standard error over mixtures, and that over seeds."""
+    seeds = row["se_seeds"]
+    errors = f"{row['se_mixtures']:.2f}" + ("" if seeds is None else f" / {seeds:.2f}")
+    return f"{row['gain']:+.2f} ± {errors}"
 
 
 def _verdict(found: claims.Verdict) -> str:

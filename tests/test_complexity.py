@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from blsh_jax.config import NetworkConfig
@@ -43,6 +44,29 @@ def test_a_search_reads_all_codes_and_the_masks_of_its_neighbours():
     assert costs.read_bytes == 4 * (40 * 4 + 100 * 2 + 2 * 2)
     assert costs.model_bytes == 4 * (40 * 4 + 100 * 2 + 100 * 2)
     assert complexity.spectral(3, 100, 33, 2).read_bytes == 4 * (100 * 3 + 2 * 2)
+
+
+def test_what_is_timed_makes_masks_of_every_frame():
+    frames = jax.random.uniform(jax.random.key(0), (6, 7))
+    made = {
+        "codes": complexity.coded(40, 7, 100, 33, 2),
+        "spectra": complexity.compared(7, 100, 33, 2),
+        "fc": complexity.predicted("fc", 1, 5, 7, 33),
+        "blstm": complexity.predicted("blstm", 1, 5, 7, 33),
+    }
+    for name, masks in made.items():
+        found = np.asarray(masks(frames))
+        assert found.shape == (6, 33), name
+        assert 0 <= found.min() < found.max() <= 1, name
+
+
+def test_only_what_hears_later_frames_is_not_timed_alone():
+    one = lambda kind: complexity._compared(
+        kind, None, {}, 0.0, complexity._NETWORK, kind, 1, 5, 7, 33
+    )
+    rows = complexity.measured([one("fc"), one("blstm")], 1, 7)
+    assert [row["alone_us"] is None for row in rows] == [False, True]
+    assert all(row["block_us"] > 0 for row in rows)
 
 
 def test_energy_by_hand():

@@ -98,3 +98,27 @@ def test_the_command_runs_the_paper_protocol(trees, tmp_path):
     assert record["config"]["sources"]["train"]["speakers"] == 4
     assert "--open_speech" in table1(f"--open_speech={trees}/timit", f"--open_noise={trees}/demand")
     assert "speakers of sex F" in table1(f"--open_noise={trees}/demand", "--num_train=160")
+
+
+@pytest.mark.parametrize("protocol", ["paper", "parts"])
+def test_the_claims_are_tried_by_both_protocols(trees, tmp_path, protocol):
+    few = ("--num_bits=6", "--block_size=50", "--max_fit_frames=100", "--max_epochs=20")
+    few += ("--dictionary_fraction=0.9", "--max_mixtures=2", "--max_training_mixtures=12")
+    of_protocol = {
+        "paper": ("--protocol=paper", "--num_train=4", "--num_test=2"),
+        "parts": (f"--open_speech={trees}/timit", f"--lively_noise={trees}/duan"),
+    }
+    said = launching.run(
+        "authors", f"--speech={trees}/timit", f"--noise={trees}/duan", "--nolistening",
+        f"--open_noise={trees}/demand", "--only=cosine: weighted by beta,cosine: other voices",
+        f"--output={tmp_path}/authors.json", *few, *of_protocol[protocol],
+    )  # fmt: skip
+    assert said is None
+    record = json.loads((tmp_path / "authors.json").read_text())
+    # No other voices were given.
+    assert {row["trial"] for row in record["gains"]} == {"cosine: weighted by beta"}
+    found = {(row["set"], row["method"], row["num_bits"]) for row in record["results"]}
+    codes = {("blsh", 5), ("blsh", 6), ("lsh", 5), ("lsh", 6), ("lsh", 125), ("knn", None)}
+    assert found == {(name, *code) for name in ("closed", "open") for code in codes}
+    assert (tmp_path / "authors.png").stat().st_size > 0
+    assert ("lively" in record["config"]["sets"]) == (protocol == "parts")

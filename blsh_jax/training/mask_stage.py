@@ -88,7 +88,7 @@ def learn_ferns(
         )
         for rows in away
     ]
-    return learn_stages(mixtures, known, config, progress)
+    return learn_stages(mixtures, known, config, progress, before)
 
 
 def learn_stages(
@@ -96,6 +96,7 @@ def learn_stages(
     known: Sequence[MaskFunction],
     config: TrainConfig,
     progress: bool = False,
+    before: Sequence[Ferns] = (),
 ) -> tuple[Ferns, ...]:
     """Learn ferns behind mask functions.
 
@@ -104,9 +105,10 @@ def learn_stages(
         known: the mask function of the neighbours for each fold of the mixtures.
         config: the whole run.
         progress: show progress bars.
+        before: as of ``learn_ferns``.
 
     Returns:
-        The ferns of each stage.
+        The ferns of each stage, those before first.
     """
     stages: tuple[Ferns, ...] = ()
     for stage, num_ferns in enumerate(config.ferns.stages):
