@@ -357,6 +357,18 @@ def benchmark(name: str) -> str:
     )
 
 
+def bench_recipe() -> str:
+    """The whole recipe, a stage a line, at each scale."""
+    lines: list[Line] = []
+    for row in _record("bench_recipe")["results"]:
+        found = {row["size"]: f"{_digits(row['ours'])} {row['unit']}"}
+        if "core_seconds" in row:
+            found[f"{row['size']}, core seconds"] = _digits(row["core_seconds"])
+            found[f"{row['size']}, with compiling"] = f"{_digits(row['with_compiling'])} s"
+        lines.append(((row["name"],), found))
+    return _crossed(["stage"], lines)
+
+
 def bench_search() -> str:
     """The search against FAISS and a naive top_k, a line per size."""
     lines: list[Line] = []
@@ -386,6 +398,7 @@ def fuzz() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "bench-recipe": bench_recipe,
     "bench-search": bench_search,
     "bench-train": lambda: benchmark("bench_train"),
     "demo": lambda: scores("demo"),

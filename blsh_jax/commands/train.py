@@ -13,7 +13,8 @@ a model of the bits so far.
 mixtures, levels above the noise floor and voicing beside the spectra, bits boosted on the likeness
 of speech and of noise and then fine-tuned together, masks joined by speech presence.
 
-100,000 dictionary frames and 150 bits take about five minutes on two cores, with either recipe.
+100,000 dictionary frames and 150 bits take about five minutes on two cores with the paper's recipe.
+The other one, at the size of the pretrained models, takes about half an hour.
 """
 
 from pathlib import Path

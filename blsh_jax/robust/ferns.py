@@ -15,7 +15,10 @@ The next question is the one for which the sum over leaves of G^2 / (H + ridge) 
 and H are the sums of g and h in a leaf. The value of a leaf is a shortened Newton step, -rate G /
 (H + ridge). Ferns come in order: the first of them are a smaller sum of their own (``prefix``).
 
-Features are bytes, so sums of g and h by leaf and byte tell the gain of all thresholds at once.
+Features are bytes, so sums of g and h by leaf and byte, D 2^B kilobytes of them, tell the gain of
+all thresholds at once. When leaves are cut, the sums of the rarer answer are taken, and what is
+left of those before is the other's.
+
 Values are multiples of 2^-10, so scores are sums of integers, equal on every machine.
 
 Letters: S samples, D features, M ferns, B bits of a fern.
