@@ -133,7 +133,10 @@ def main() -> None:
     values, config = flags.FLAGS, AdaptationConfig()
     model, snrs = models.load_named(values.model), [float(snr) for snr in values.snrs]
     speech, noise, open_speech = launch.recordings(model.config, "speech", "noise", "open_speech")
-    settings = {"adaptation": configs.to_dict(config), "model": configs.to_dict(model.config)}
+    settings: dict[str, Any] = {
+        "adaptation": configs.to_dict(config),
+        "model": configs.to_dict(model.config),
+    }
     settings |= {"snrs": snrs, "mixtures_per_noise": values.mixtures_per_noise}
     rows = adaptation(
         *(model, speech, noise, open_speech, snrs),

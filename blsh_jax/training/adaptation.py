@@ -19,7 +19,8 @@ from blsh_jax.corpora import Loaded, Recording
 from blsh_jax.corpora.mixing import amplitude
 from blsh_jax.models.model import Model
 from blsh_jax.paper import codes
-from blsh_jax.robust.augmentation import training_mixtures
+from blsh_jax.robust.augmentation import AugmentedMixtures
+from blsh_jax.robust.synthetic_noise import synthetic_noises
 from blsh_jax.training.dictionary import sample_frames
 from blsh_jax.training.mask_stage import learn_ferns
 
@@ -58,7 +59,12 @@ def adapt(
     settings = _settings(model.config, config)
     rate = model.separation.stft.sample_rate
     noises, voices = _checked(noise, "noise"), _checked(speech, "speech")
-    mixtures = training_mixtures(_spoken(voices, rate), _stretches(noises, rate), settings, "whole")
+    stretches, spoken, synthetic = _stretches(noises, rate), _spoken(voices, rate), Loaded([], ())
+    if config.synthetic_noise:
+        synthetic = synthetic_noises(spoken, config.seed, "whole", 0.0, rate)
+    mixtures = AugmentedMixtures(
+        *(spoken, stretches, synthetic, settings.augmentation, config.seed, "whole", 0.0, rate)
+    )
     sample = sample_frames(mixtures, settings, progress)
     kept = slice(0, round(config.dictionary_growth * model.dictionary.num_frames))
     known = model.dictionary
@@ -112,7 +118,6 @@ def _settings(trained: TrainConfig, config: AdaptationConfig) -> TrainConfig:
             fern_mixtures=config.fern_mixtures,
         ),
         dictionary_fraction=1.0,
-        held_back=0.0,
         seed=config.seed,
     )
 
