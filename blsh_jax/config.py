@@ -442,6 +442,8 @@ class SeparationConfig:
         features: what frames are compared by.
         num_neighbors: K, the neighbours whose masks are averaged.
         speech_presence: how their masks are joined with the noise that the utterance shows.
+        decisiveness: how far masks are raised where nearly all of the last second was speech, and
+            lowered where hardly any was (``robust.mask_stage.DecisiveMask``); 0 leaves them.
         strength: exponent of the mask that comes out: above 1 more is taken away, below 1 more is
             kept.
     """
@@ -450,11 +452,13 @@ class SeparationConfig:
     features: FeatureConfig = FeatureConfig()
     num_neighbors: int = 10
     speech_presence: SpeechPresenceConfig = MASK_ALONE
+    decisiveness: float = 0.0
     strength: float = 1.0
 
     def __post_init__(self):
-        most = {"num_neighbors": 1024, "strength": 64.0}
-        _check(self, positive=("num_neighbors",), not_negative=("strength",), at_most=most)
+        most = {"num_neighbors": 1024, "decisiveness": 16.0, "strength": 64.0}
+        not_negative = ("decisiveness", "strength")
+        _check(self, positive=("num_neighbors",), not_negative=not_negative, at_most=most)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,6 +41,7 @@ def random_model(
     fern_bits=8,
     second_ferns=0,
     strength=1.0,
+    decisiveness=0.0,
 ):
     """A model whose dictionary is random, and so are its ferns."""
     features = config.FeatureConfig(kind, 40, context, levels, 9, voicing, pre_roll_frames)
@@ -48,7 +49,10 @@ def random_model(
     past_snr = snr_weight / 2, snr_weight
     presence = config.SpeechPresenceConfig(0.8, 1.5, *snr, *past_snr, -0.3)
     settings = config.SeparationConfig(
-        features=features, speech_presence=presence, strength=strength
+        features=features,
+        speech_presence=presence,
+        decisiveness=decisiveness,
+        strength=strength,
     )
     rng = np.random.default_rng(0)
     size = feature_function(features, settings.stft).size

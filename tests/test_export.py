@@ -16,6 +16,7 @@ from blsh_jax.corpora.audio import LOUDEST, QUIETEST
 from blsh_jax.denoising import stream
 from blsh_jax.export import costs, shrink, write_c, write_stablehlo
 from blsh_jax.paper import spectra
+from blsh_jax.robust import mask_stage
 from blsh_jax.robust.bin_features import NUM_FEATURES
 from blsh_jax.robust.ferns import STEP
 from blsh_jax.robust.mask_stage import LOOK_AHEAD
@@ -124,6 +125,17 @@ def test_c_gives_the_streams_output_with_ferns(compiler, tmp_path, context, voic
     flip = np.ptp(np.asarray(used.ferns[0].tables)) * STEP / 4
     assert np.mean(apart < 1e-6) > 0.9 and apart.max() < flip * np.abs(golden()).max()
     assert np.std(expected) > 0.01
+
+
+def test_c_decides_as_the_stream_does(compiler, tmp_path, monkeypatch):
+    monkeypatch.setattr(mask_stage, "SURE_SPEECH", -0.2)  # so that random masks reach both
+    monkeypatch.setattr(mask_stage, "SURE_NOISE", 0.3)
+    used = random_model("mel", 3, 0, 0.5, strength=1.25, decisiveness=1.7)
+    write_c(used, tmp_path)
+    out = run(build(compiler, tmp_path, "-O2"), golden())
+    np.testing.assert_allclose(out, steps(used, golden()), atol=1e-6)
+    plain = random_model("mel", 3, 0, 0.5, strength=1.25)
+    assert np.abs(out - steps(plain, golden())).max() > 1e-3
 
 
 def bytes_asked_about(used, noisy):

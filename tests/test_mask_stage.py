@@ -10,6 +10,7 @@ import pytest
 from blsh_jax import config, corpora, models, training
 from blsh_jax.denoising import pipeline
 from blsh_jax.denoising.stream import Stream
+from blsh_jax.evaluation.systems import OracleMask
 from blsh_jax.paper import codes, spectra
 from blsh_jax.paper.separation import NeighborMask, SpectralDictionary
 from blsh_jax.robust import ferns
@@ -17,7 +18,13 @@ from blsh_jax.robust.augmentation import training_mixtures
 from blsh_jax.robust.bin_features import bin_features
 from blsh_jax.robust.bin_features import nothing_heard as bin_past
 from blsh_jax.robust.features import feature_function
-from blsh_jax.robust.mask_stage import LOOK_AHEAD, FernMask, mask_function, phase_sensitive_mask
+from blsh_jax.robust.mask_stage import (
+    LOOK_AHEAD,
+    DecisiveMask,
+    FernMask,
+    mask_function,
+    phase_sensitive_mask,
+)
 from blsh_jax.robust.speech_presence import PresenceMask
 from blsh_jax.training import mask_stage, recipe
 
@@ -170,6 +177,8 @@ def test_without_ferns_the_formula_is_the_mask_stage(model):
     dictionary, used = model.dictionary, model.separation
     neighbors = NeighborMask(dictionary, feature_function(used.features, STFT), 5)
     assert mask_function(dictionary, used) == PresenceMask(neighbors, used.speech_presence, STFT)
+    decisive = dataclasses.replace(used, decisiveness=2.0)
+    assert mask_function(dictionary, decisive) == DecisiveMask(mask_function(dictionary, used), 2.0)
     published = dataclasses.replace(used, speech_presence=config.MASK_ALONE)
     assert mask_function(dictionary, published) == neighbors
     first = mask_function(dictionary, used, model.ferns[:1])
@@ -204,6 +213,56 @@ def test_a_later_stage_looks_ahead_of_an_inner_one_that_does(model):
     )
     np.testing.assert_array_equal(second[40:], again)
     np.testing.assert_array_equal(second[:40, :, LOOK_AHEAD:], again[:, :, :-LOOK_AHEAD])
+
+
+@pytest.fixture(scope="module")
+def decided():
+    """Masks of clean speech, of a mixture, of noise and of speech that sets in; and spectra."""
+    rng = np.random.default_rng(0)
+    means = np.repeat([0.999, 0.6, 0.02, 0.6], [40, 40, 120, 40])[:, None]
+    ideal = np.clip(means + 0.002 * rng.standard_normal((240, 9)), 0, 1)[None].astype(np.float32)
+    mixture = (rng.standard_normal((1, 240, 9)) + 1j * rng.standard_normal((1, 240, 9))) * 3
+    mixture[:, 100:103] = 0  # digital silence
+    return ideal, mixture.astype(np.complex64)
+
+
+def decide(ideal, mixture, weight=2.0, blocks=1):
+    function = DecisiveMask(OracleMask(jnp.asarray(ideal)), weight)
+    state, masks = function.init((1,)), []
+    for block in np.split(mixture, blocks, axis=1):
+        state, mask = function(state, jnp.asarray(block), jnp.asarray(block))
+        masks.append(mask)
+    return np.concatenate(masks, axis=1)
+
+
+def test_decisive_masks_pass_clean_speech_and_silence_noise(decided):
+    ideal, mixture = decided
+    found = decide(ideal, mixture)
+    kept = taken = 0.0
+    for frame in range(240):  # as the formula stands
+        energy = np.abs(mixture[0, frame].astype(complex)) ** 2
+        parts = np.sum(ideal[0, frame] * energy), np.sum((1 - ideal[0, frame]) * energy)
+        kept, taken = 0.98 * kept + parts[0], 0.98 * taken + parts[1]
+        late = np.clip(np.log(kept / taken), -6, 6)
+        now = np.clip(np.log(parts[0] / parts[1]), -6, 6) if sum(parts) else 0.0
+        shift = 2 * (max(late - 4, 0) - max(-2 - max(late, now), 0))
+        with np.errstate(divide="ignore"):
+            odds = ideal[0, frame] / (1 - ideal[0, frame].astype(float)) * np.exp(shift)
+        expected = np.where(np.isinf(odds), 1, odds / (1 + np.where(np.isinf(odds), 0, odds)))
+        np.testing.assert_allclose(found[0, frame], expected, rtol=2e-3, atol=1e-6)
+    apart = found - ideal
+    assert np.all(apart[0, :40] >= 0) and apart[0, :40].max() > 1e-3
+    assert np.all(apart[0, 45:80] == 0) and np.all(apart[0, 200:] == 0)  # mixtures stay
+    assert np.all(apart[0, 190:200] < -0.005)
+
+
+def test_decisive_masks_are_equal_in_streams_and_at_any_level(decided):
+    ideal, mixture = decided
+    whole = decide(ideal, mixture)
+    np.testing.assert_allclose(decide(ideal, mixture, blocks=30), whole, atol=1e-6)
+    for gain in (1e-15, 1e12):
+        np.testing.assert_allclose(decide(ideal, mixture * np.float32(gain)), whole, atol=1e-5)
+    np.testing.assert_allclose(decide(ideal, mixture, weight=0.0), ideal, atol=1e-6)
 
 
 def test_the_phase_sensitive_mask_projects_speech_onto_the_mixture():

@@ -25,6 +25,7 @@ from blsh_jax.models.model import Model
 from blsh_jax.paper import spectra
 from blsh_jax.robust import bin_features, ferns, speech_presence, voicing
 from blsh_jax.robust import features as robust_features
+from blsh_jax.robust import mask_stage as stage
 
 _C_SOURCES = ("blsh.h", "blsh.c", "example.c")
 _PLATFORMS = ("cpu", "cuda", "tpu")
@@ -164,6 +165,7 @@ def _sizes(model: Model) -> str:
         "MASK_WORDS": model.dictionary.masks.shape[1],
         "NEIGHBORS": config.num_neighbors,
         "TRACKING": int(_tracks_noise(model)),
+        "DECISIVE": int(config.decisiveness > 0),
         "FERNS": 0,
     }
     if model.ferns:
@@ -183,6 +185,11 @@ def _tables(model: Model) -> Iterator[str]:
     config, dictionary = model.separation, model.dictionary
     yield f"/* Made by blsh_jax {__version__}. Included by blsh.c only. */\n"
     yield from _transform_tables(config.stft)
+    if config.decisiveness:
+        decisive = {"DECISIVENESS": config.decisiveness, "DECISION_MEMORY": stage.DECISION_MEMORY}
+        decisive |= {"SURE_SPEECH": stage.SURE_SPEECH, "SURE_NOISE": stage.SURE_NOISE}
+        decisive |= {"LEAST_PART": stage.LEAST_PART}
+        yield _defines({name: f"{value:.8e}f" for name, value in decisive.items()})
     if config.strength != 1:
         yield _defines({"STRENGTH": f"{config.strength:.8e}f"})
     if config.features.kind != "magnitude":

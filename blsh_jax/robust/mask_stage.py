@@ -8,6 +8,7 @@ noise is tracked anew with a better mask, and looks a few frames ahead.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,9 @@ from blsh_jax.robust.ferns import Ferns
 from blsh_jax.robust.speech_presence import with_presence
 
 LOOK_AHEAD = 3  # frames, of the second stage
+DECISION_MEMORY = 0.98  # of frames of 16 ms
+SURE_SPEECH, SURE_NOISE = 4.0, -2.0  # log-odds
+LEAST_PART = 1 / (1 + math.exp(6))
 
 
 class FernState(NamedTuple):
@@ -108,6 +112,65 @@ class FernMask:
             raise ValueError("no ferns to ask: learn them first")
         state, values = self.features(state, newest)
         return state, jax.nn.sigmoid(ferns.score(self.ferns, values))
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["inner"], meta_fields=["weight"])
+@dataclasses.dataclass(frozen=True)
+class DecisiveMask:
+    """A mask function that passes clean speech, and silences noise without speech, more wholly.
+
+    Of the energy of the last second, weighed down by 0.98 a frame, masks keep K and take N away.
+    The log-odds s = log(K / N), limited to +-6, of clean speech are above ``SURE_SPEECH``, which
+    those of mixtures seldom reach, those of noise alone below ``SURE_NOISE``. So the log-odds of
+    all bins of a frame are shifted by
+
+        weight (max(s - SURE_SPEECH, 0) - max(SURE_NOISE - max(s, s of the frame itself), 0)),
+
+    the frame itself so that a voice that sets in is heard at once.
+
+    Attributes:
+        inner: the mask function.
+        weight: how far.
+    """
+
+    inner: MaskFunction
+    weight: float
+
+    @property
+    def look_ahead(self) -> int:
+        """R, later frames that a frame's mask needs."""
+        return self.inner.look_ahead
+
+    def init(self, shape: tuple[int, ...]) -> tuple[Any, Array]:
+        """The state before the first frame: that of the inner one, and (..., 2) energies."""
+        return self.inner.init(shape), jnp.zeros((*shape, 2), jnp.float32)
+
+    def __call__(
+        self, state: tuple[Any, Array], newest: Array, current: Array
+    ) -> tuple[tuple[Any, Array], Array]:
+        """As ``MaskFunction``."""
+        inner, mask = self.inner(state[0], newest, current)
+        energy = jnp.square(jnp.abs(current))
+        parts = jnp.stack([jnp.sum(m * energy, axis=-1) for m in (mask, 1 - mask)], axis=-1)
+
+        def follow(past: Array, now: Array) -> tuple[Array, Array]:
+            past = DECISION_MEMORY * past + now
+            return past, past
+
+        past, recent = jax.lax.scan(follow, state[1], jnp.moveaxis(parts, -2, 0))
+        of_frame, of_late = _log_ratio(parts), _log_ratio(jnp.moveaxis(recent, 0, -2))
+        raised = jnp.maximum(of_late - SURE_SPEECH, 0)
+        lowered = jnp.maximum(SURE_NOISE - jnp.maximum(of_late, of_frame), 0)
+        against = jnp.exp(self.weight * (lowered - raised))[..., None]
+        return (inner, past), mask / (mask + (1 - mask) * against)
+
+
+def _log_ratio(parts: Array) -> Array:
+    """(..., 2) energies kept and taken away to (...) log-odds, limited; 0 in digital silence."""
+    total = jnp.sum(parts, axis=-1)
+    kept = jnp.where(total > 0, parts[..., 0] / jnp.where(total > 0, total, 1), 0.5)
+    kept = jnp.clip(kept, LEAST_PART, 1 - LEAST_PART)
+    return jnp.log(kept / (1 - kept))
 
 
 @functools.partial(
@@ -195,11 +258,13 @@ def mask_function(
 
     Args:
         dictionary: a ``Dictionary`` or a ``SpectralDictionary``.
-        config: transform, features, neighbours, speech presence and strength.
+        config: transform, features, neighbours, speech presence, decisiveness and strength.
         stages: ferns of the dictionary, as of ``with_ferns``; without them speech presence is the
             mask stage.
     """
     features = feature_function(config.features, config.stft)
     neighbors = NeighborMask(dictionary, features, config.num_neighbors)
     staged = with_ferns(neighbors, stages, config) if stages else with_presence(neighbors, config)
+    if config.decisiveness:
+        staged = DecisiveMask(staged, config.decisiveness)
     return staged if config.strength == 1 else PowerMask(staged, config.strength)

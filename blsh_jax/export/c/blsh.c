@@ -649,6 +649,38 @@ static void ask_ferns(blsh_state *state)
 }
 #endif
 
+#if BLSH_DECISIVE
+static float log_ratio(float kept, float taken)
+{
+    const float total = kept + taken;
+    float part = total > 0.0f ? kept / total : 0.5f;
+
+    part = fminf(fmaxf(part, BLSH_LEAST_PART), 1.0f - BLSH_LEAST_PART);
+    return logf(part / (1.0f - part));
+}
+
+/* Raises the gains, which are the real parts, where nearly all of late was speech, and lowers them
+ * where hardly any was. */
+static void decide(blsh_state *state, const float *from, float *gains)
+{
+    float kept = 0.0f, taken = 0.0f;
+
+    for (int f = 0; f < BLSH_BINS; f++) {
+        const float *bin = &from[2 * f], energy = bin[0] * bin[0] + bin[1] * bin[1];
+        kept += gains[2 * f] * energy;
+        taken += (1.0f - gains[2 * f]) * energy;
+    }
+    state->kept = BLSH_DECISION_MEMORY * state->kept + kept;
+    state->taken = BLSH_DECISION_MEMORY * state->taken + taken;
+    const float of_late = log_ratio(state->kept, state->taken);
+    const float raised = fmaxf(of_late - BLSH_SURE_SPEECH, 0.0f);
+    const float lowered = fmaxf(BLSH_SURE_NOISE - fmaxf(of_late, log_ratio(kept, taken)), 0.0f);
+    const float against = expf(BLSH_DECISIVENESS * (lowered - raised));
+    for (int f = 0; f < BLSH_BINS; f++)
+        gains[2 * f] /= gains[2 * f] + (1.0f - gains[2 * f]) * against;
+}
+#endif
+
 /* Multiplies a spectrum with the mask that the neighbours' masks become. */
 static void apply_mask(blsh_state *state, const int *nearest, const float *from, float *to)
 {
@@ -658,14 +690,21 @@ static void apply_mask(blsh_state *state, const int *nearest, const float *from,
     ask_ferns(state);
 #endif
     for (int f = 0; f < BLSH_BINS; f++) {
-        const float *bin = &from[2 * f];
 #if BLSH_FERNS
-        float gain = logistic((float)state->scores[f] * BLSH_FERN_STEP);
+        to[2 * f] = logistic((float)state->scores[f] * BLSH_FERN_STEP);
 #elif BLSH_TRACKING
-        float gain = join(state, f, vote(nearest, f), bin[0] * bin[0] + bin[1] * bin[1]).mask;
+        const float *bin = &from[2 * f];
+        to[2 * f] = join(state, f, vote(nearest, f), bin[0] * bin[0] + bin[1] * bin[1]).mask;
 #else
-        float gain = vote(nearest, f);
+        to[2 * f] = vote(nearest, f);
 #endif
+    }
+#if BLSH_DECISIVE
+    decide(state, from, to);
+#endif
+    for (int f = 0; f < BLSH_BINS; f++) {
+        const float *bin = &from[2 * f];
+        float gain = to[2 * f];
 #ifdef BLSH_STRENGTH
         gain = powf(gain, BLSH_STRENGTH);
 #endif

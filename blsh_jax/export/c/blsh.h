@@ -79,6 +79,9 @@ typedef struct {
     uint8_t bin_features[BLSH_BIN_FEATURES][BLSH_ROW];
     int32_t scores[BLSH_BINS];                         /* of ferns */
 #endif
+#if BLSH_DECISIVE
+    float kept, taken;                                 /* energies of late */
+#endif
     float overlap[BLSH_WINDOW];                        /* output that later frames add to */
     float work[BLSH_WINDOW + 2];
     float features[BLSH_FEATURES];
