@@ -24,6 +24,7 @@ from blsh_jax import models
 from blsh_jax._extras import MissingExtraError, extra
 from blsh_jax._version import __version__
 from blsh_jax.config import underscored
+from blsh_jax.denoising import kept
 
 _READER_GONE = 128 + 13  # as of a program that SIGPIPE ends
 _ENDING = [
@@ -392,7 +393,8 @@ def _keep_compiled() -> None:
     leaves it, does so once: JAX says which program's it is and goes on, but would never write a new
     one in its place, so those of that program are removed.
     """
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    enabled = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or not enabled:
         return
     # Homes are shared by machines, and code compiled for one processor may not run on another.
     processor = [platform.machine(), platform.processor()]
@@ -404,6 +406,7 @@ def _keep_compiled() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        kept.keep_in(folder)
         warnings.filterwarnings("always", _CACHE_ERROR.pattern)
         shown = warnings.showwarning
 

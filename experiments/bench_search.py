@@ -70,7 +70,7 @@ def main() -> None:
         rows.append(_bench_utterances(rng, values.utterances, values.repeats))
     names = ("sizes", "num_bits", "pairs", "k", "repeats", "threads", "utterances", "seed")
     config = {name: values[name].value for name in names}
-    config |= {"model": values.model and Path(values.model).name, "cpu": _processors()}
+    config |= {"model": values.model and Path(values.model).name, "cpu": timing.processors()}
     launch.write(rows, timing.COLUMNS, config, load_average=os.getloadavg())
 
 
@@ -218,13 +218,6 @@ def _random_codes(rng, size: int, num_bits: int, pairs: int) -> tuple[np.ndarray
     drawn = rng.integers(0, 1 << 32, (num_queries + size, packing.num_words(num_bits)), np.uint32)
     drawn = np.asarray(packing.prefix_codes(jnp.asarray(drawn), num_bits))
     return drawn[:num_queries], drawn[num_queries:]
-
-
-def _processors() -> list[str]:
-    """The model of every core, where the system describes its processor in a file."""
-    described = Path("/proc/cpuinfo")
-    lines = described.read_text().splitlines() if described.is_file() else []
-    return [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
 
 
 if __name__ == "__main__":

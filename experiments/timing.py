@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -82,3 +83,10 @@ def recordings(config: TrainConfig) -> tuple[Loaded, Loaded, str]:
         raise ValueError("give both --speech and --noise, or neither")
     speech, noise = launch.recordings(config, "speech", "noise")
     return speech, noise, "real"
+
+
+def processors() -> list[str]:
+    """The model of every core, where the system describes its processor in a file."""
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text().splitlines() if described.is_file() else []
+    return [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

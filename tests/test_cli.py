@@ -475,11 +475,18 @@ def test_what_is_compiled_is_kept_in_the_users_cache_if_that_can_be_written(used
         done = blsh("denoise", source, target, f"--model={used}", env=environment)
         assert done.returncode == 0 and b"Traceback" not in done.stderr
         outputs.append(target.read_bytes())
-    (entry,) = homes[0].glob("blsh_jax/*/jit__advance-*-cache")
     assert outputs[0] == outputs[1] and homes[1].read_text() == "no folder"
-    whole = entry.read_bytes()
-    entry.write_bytes(whole[: len(whole) // 2])  # as a full disk leaves it
     known["XDG_CACHE_HOME"] = str(homes[0])
-    done = blsh("denoise", "--overwrite", source, target, f"--model={used}", env=known)
-    assert done.returncode == 0 and not done.stderr
-    assert len(entry.read_bytes()) > 0.9 * len(whole)  # written anew
+    again = ("denoise", "--overwrite", source, target, f"--model={used}")
+    for command, kept in ((again, "*.program"), (("info", f"--model={used}"), "jit_step-*-cache")):
+        assert blsh(*command, env=known).returncode == 0
+        whole = {path: path.read_bytes() for path in homes[0].glob(f"blsh_jax/*/{kept}")}
+        for path, content in whole.items():
+            path.write_bytes(content[: len(content) // 2])  # as a full disk leaves it
+        done = blsh(*command, env=known)
+        assert whole and done.returncode == 0 and not done.stderr
+        for path, content in whole.items():
+            assert len(path.read_bytes()) > 0.9 * len(content)  # written anew
+    assert target.read_bytes() == outputs[1]
+    assert len([*homes[0].glob("blsh_jax/*/*.program")]) == 1
+    assert not [*homes[0].glob("blsh_jax/*/jit__advance*")]

@@ -16,7 +16,7 @@ ALLOWED = {
     "robust": {"config", "search", "corpora", "paper"},
     "models": {"config", "files", "search", "paper", "robust"},
     "training": {"config", "files", "search", "corpora", "paper", "robust", "models"},
-    "denoising": {"config", "corpora", "paper", "robust", "models"},
+    "denoising": {"config", "files", "corpora", "paper", "robust", "models"},
     "export": {"config", "files", "search", "paper", "robust", "models", "denoising"},
     "evaluation": {
         *("config", "files", "search", "corpora", "paper", "robust", "models"),

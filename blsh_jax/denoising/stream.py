@@ -13,7 +13,7 @@ import numpy.typing as npt
 from jax import Array
 
 from blsh_jax.corpora.audio import LOUDEST
-from blsh_jax.denoising import pipeline
+from blsh_jax.denoising import kept, pipeline
 from blsh_jax.denoising.buffers import SampleQueue, Turns
 from blsh_jax.denoising.pipeline import State
 from blsh_jax.models.model import Model
@@ -219,9 +219,9 @@ class Stream:
             samples = self._waiting.take(self._block)
             # One after another: one compiled step, however many channels there are.
             for row, state in enumerate(self._states):
-                self._states[row], output = _advance(
-                    self._model, state, samples[row : row + 1], self._floor
-                )
+                given = self._model, state, samples[row : row + 1], self._floor
+                advance = kept.program(_advance, (state, self._floor), *given)
+                self._states[row], output = advance(*given)
                 pieces[row].append(output)
         speech, gain = np.block(pieces)[..., self._skip :][..., : self._owed]
         self._skip = max(0, self._skip - blocks * self._block)

@@ -243,14 +243,15 @@ def _read(file: Archive) -> Model:
         unused = arrays[name].shape[1] * WORD_BITS - used
         if unused and (arrays[name][:, -1] >> np.uint32(WORD_BITS - unused)).any():
             file.refuse(name, f"has bits beyond the {used} that are in use")
+    put = jax.device_put  # jnp.asarray compiles a program for each shape
     ferns: tuple[Ferns, ...] = ()
     for prefix, number in zip(_STAGES, _questioned(config), strict=False):
-        learned = Ferns(*(jnp.asarray(arrays[prefix + name]) for name in Ferns._fields))
+        learned = Ferns(*(put(arrays[prefix + name]) for name in Ferns._fields))
         if (np.asarray(learned.features) >= number).any():
             file.refuse(prefix + "features", f"asks for more than the {number} that there are")
         ferns += (learned,)
-    hasher = Hasher(*(jnp.asarray(arrays[name]) for name in Hasher._fields))
-    codes, masks = jnp.asarray(arrays["codes"]), jnp.asarray(arrays["masks"])
+    hasher = Hasher(*(put(arrays[name]) for name in Hasher._fields))
+    codes, masks = put(arrays["codes"]), put(arrays["masks"])
     dictionary = Dictionary(hasher, codes, masks, num_bins)
     return Model(config, dictionary, header["provenance"], arrays.get("frames"), ferns)
 
