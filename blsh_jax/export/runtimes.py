@@ -53,7 +53,8 @@ def shrink(model: Model, num_bits: int | None = None, num_frames: int | None = N
             raise ValueError(f"num_frames is {num_frames}: give {least} to {available}")
         chosen = jnp.asarray(np.arange(num_frames) * available // num_frames)
         kept = dictionary.codes[chosen], dictionary.masks[chosen]
-        dictionary = dataclasses.replace(dictionary, codes=kept[0], masks=kept[1], tiles=None)
+        fewer = dataclasses.replace(dictionary, codes=kept[0], masks=kept[1], tiles=None)
+        dictionary = fewer.prepare()
     return dataclasses.replace(model, dictionary=dictionary, frames=None)
 
 

@@ -112,7 +112,8 @@ class Dictionary:
         """The dictionary of the first ``num_bits`` bits; nothing is repacked."""
         shorter = packing.prefix_codes(self.codes, num_bits)
         hasher = self.hasher.prefix(num_bits)
-        return dataclasses.replace(self, hasher=hasher, codes=shorter, tiles=None)
+        made = dataclasses.replace(self, hasher=hasher, codes=shorter, tiles=None)
+        return made if self.tiles is None else made.prepare()
 
 
 @functools.partial(

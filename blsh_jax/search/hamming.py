@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from blsh_jax.search import blocks, packing
 from blsh_jax.search.blocks import Neighbors
@@ -84,7 +84,7 @@ def prepare(
         out_specs=Prepared(cut, PartitionSpec(dictionary_axis, None, None)),
         check_vma=False,
     )
-    return jax.jit(run)(codes)
+    return run(jax.device_put(codes, NamedSharding(mesh, cut)))
 
 
 @partial(jax.jit, static_argnames=("k", "num_bits"))
