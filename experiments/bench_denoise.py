@@ -186,7 +186,10 @@ def main() -> None:
     rows += _warm_rows(noisy, values.repeats)
     rows.append(_hop_row(noisy))
     names = ("tools", "repeats", "long_seconds", "seed")
-    config = {name: values[name].value for name in names} | {"cpu": timing.processors()}
+    config = {name: values[name].value for name in names} | {
+        "cpu": timing.processors(),
+        "instruction_sets": timing.instruction_sets(),
+    }
     launch.write(rows, timing.COLUMNS, config, load_average=os.getloadavg())
 
 

@@ -2,18 +2,23 @@
 
     python -m experiments.bench_search --output bench.json [--model model.npz]
 
-Takes about five minutes on two cores. Expect 2.5 to 12 times FAISS's IndexBinaryFlat on two cores
-with AVX-512 and 6 times or more naive `lax.top_k`. Runs of ours and of a reference take turns;
-`core_ratio` compares seconds of processor time instead of seconds on the clock, which other work on
-the machine disturbs less. FAISS is optional (`pip install blsh_jax[bench]`), and left out where it
-is missing. The weighted search is timed against the unweighted one, and the search beside the
-denoising of whole utterances. With --model, the codes of the model's dictionary are searched as
-well: some of them in all others, without weights and with the model's betas.
+Takes about five minutes on two cores. Every dictionary is prepared once, as a model's is, and
+searched with the code that XLA makes for this machine's instructions and for those of older ones.
+Runs of ours and of a reference take turns; `core_ratio` compares seconds of processor time instead
+of seconds on the clock, which other work on the machine disturbs less. FAISS is optional (`pip
+install blsh_jax[bench]`), and left out where it is missing. The weighted search is timed against
+the unweighted one, and the search beside the denoising of whole utterances. With --model, the codes
+of the model's dictionary are searched as well: some of them in all others, without weights and with
+the model's betas.
 """
 
 import functools
 import importlib.util
+import json
 import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,13 +39,22 @@ from experiments import timing
 from experiments.timing import Timing
 
 _FEW_QUERIES = 64  # for references that hold a whole row of distances per query
+_NATIVE = "native"
+_SHIPPED = (15_000, 64), (122_000, 150)  # N and L of the pretrained models
 
 
 def _define_flags() -> None:
     launch.define_output("Record to write (.json).")
-    flags.DEFINE_list("sizes", ["22500", "225000", "2250000"], "N, dictionary codes.")
-    flags.DEFINE_list("num_bits", ["25", "150", "160", "300"], "L, bits of a code.")
-    flags.DEFINE_integer("pairs", 230_000_000, "Q times N of every run.", lower_bound=1)
+    flags.DEFINE_list("sizes", ["8000", "22500", "225000", "2250000"], "N, dictionary codes.")
+    flags.DEFINE_list("num_bits", ["25", "160", "300"], "L, bits of a code.")
+    flags.DEFINE_list("queries", ["1", "64"], "Q, besides that of --pairs.")
+    flags.DEFINE_integer("pairs", 230_000_000, "Q times N of the longest runs.", lower_bound=1)
+    flags.DEFINE_list(
+        "instructions",
+        [_NATIVE, "AVX2"],
+        f"Instruction sets: {_NATIVE}, which is the machine's, or the newest that XLA may use. "
+        "Those after the first get the rows beside FAISS only, each in a process of its own.",
+    )
     flags.DEFINE_integer("k", 10, "K, neighbours.", lower_bound=1)
     flags.DEFINE_integer("repeats", 5, "Repetitions; the record holds medians.", lower_bound=1)
     flags.DEFINE_integer("threads", 2, "Threads of FAISS.", lower_bound=1)
@@ -53,25 +67,62 @@ def main() -> None:
     """Flags, benchmarks, record."""
     values = flags.FLAGS
     rng = np.random.default_rng(values.seed)
+    first, *others = values.instructions
+    if first != _NATIVE:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_max_isa={first}"
     rows = []
-    for size in map(int, values.sizes):
-        for num_bits in map(int, values.num_bits):
-            rows += bench(*_random_codes(rng, size, num_bits, values.pairs), num_bits, "random")
+    sizes = [(int(size), int(bits)) for size in values.sizes for bits in values.num_bits]
+    for size, num_bits in (*_SHIPPED, *sizes):
+        queries, entries = _random_codes(rng, size, num_bits, values.pairs)
+        for count in sorted({*map(int, values.queries), len(queries)}):
+            rows += bench(queries[:count], entries, num_bits, f"random {first}")
+    if first == _NATIVE:
+        rows += _bench_more(rng)
+    for other in others:
+        rows += _rows_of_another_process(other)
+    names = (
+        "sizes",
+        "num_bits",
+        "queries",
+        "instructions",
+        "pairs",
+        "k",
+        "repeats",
+        "threads",
+        "utterances",
+        "seed",
+    )
+    config = {name: values[name].value for name in names}
+    config |= {"model": values.model and Path(values.model).name, "cpu": timing.processors()}
+    config["instruction_sets"] = timing.instruction_sets()
+    launch.write(rows, timing.COLUMNS, config, load_average=os.getloadavg())
+
+
+def _bench_more(rng: np.random.Generator) -> list[dict]:
+    """Rows of a record: a model's codes, the weighted search, whole utterances."""
+    values, rows = flags.FLAGS, []
     if values.model is not None:
         dictionary = models.load(values.model).dictionary
         drawn = np.asarray(dictionary.codes)
         num_queries = max(1, min(values.pairs // len(drawn), len(drawn) // 10))
         real = drawn[:num_queries], drawn[num_queries:]
-        rows += bench(*real, dictionary.hasher.num_bits, "real")
+        rows += bench(*real, dictionary.hasher.num_bits, f"real {_NATIVE}")
         rows.append(bench_weighted(*real, dictionary.hasher.betas, "real"))
     queries, entries = _random_codes(rng, 225_000, 160, values.pairs)
     rows.append(bench_weighted(queries, entries, jnp.linspace(1.0, 0.1, 160), "random"))
     if values.utterances:
         rows.append(_bench_utterances(rng, values.utterances, values.repeats))
-    names = ("sizes", "num_bits", "pairs", "k", "repeats", "threads", "utterances", "seed")
-    config = {name: values[name].value for name in names}
-    config |= {"model": values.model and Path(values.model).name, "cpu": timing.processors()}
-    launch.write(rows, timing.COLUMNS, config, load_average=os.getloadavg())
+    return rows
+
+
+def _rows_of_another_process(instructions: str) -> list[dict]:
+    """What this launch measures with other instructions, which a process sets once."""
+    with tempfile.TemporaryDirectory() as folder:
+        record = Path(folder) / "rows.json"
+        changed = f"--instructions={instructions}", f"--output={record}"
+        command = [sys.executable, "-m", "experiments.bench_search", *sys.argv[1:], *changed]
+        subprocess.run(command, check=True)
+        return json.loads(record.read_text())["results"]
 
 
 def bench(queries: np.ndarray, entries: np.ndarray, num_bits: int, kind: str) -> list[dict]:
@@ -85,11 +136,11 @@ def bench(queries: np.ndarray, entries: np.ndarray, num_bits: int, kind: str) ->
     """
     k, repeats = flags.FLAGS.k, flags.FLAGS.repeats
     size = f"N={len(entries)} L={num_bits} Q={len(queries)} {kind}"
-    on_device = jax.device_put(entries)
-    planned = search.hamming_top_k.lower(queries, on_device, k).compile().memory_analysis()
+    prepared = jax.device_put(search.prepare(entries))
+    planned = search.hamming_top_k.lower(queries, prepared, k, num_bits).compile().memory_analysis()
     memory = planned and planned.temp_size_in_bytes / 2**20
-    # Ours always gets all queries: a few alone would mostly pay for laying out the dictionary.
-    ours = functools.partial(search.hamming_top_k, jax.device_put(queries), on_device, k)
+    placed = jax.device_put(queries)
+    ours = functools.partial(search.hamming_top_k, placed, prepared, k, num_bits)
     rows = []
     for name, (asked, reference) in _references(queries, entries, num_bits, k).items():
         mine, theirs = timing.take_turns(repeats, ours, reference)
@@ -106,7 +157,8 @@ def _references(queries, entries, num_bits: int, k: int) -> dict[str, tuple[int,
     found = {}
     if importlib.util.find_spec("faiss"):
         found["faiss IndexBinaryFlat"] = len(queries), _faiss(queries, entries, k)
-    if len(entries) * num_bits * 4 < 2**31:
+    many = len(queries) > _FEW_QUERIES and flags.FLAGS.instructions[0] == _NATIVE
+    if many and len(entries) * num_bits * 4 < 2**31:
         few, vectors = _bipolar(queries[:_FEW_QUERIES], num_bits), _bipolar(entries, num_bits)
         found["lax.top_k on floats"] = len(few), functools.partial(_naive, few, vectors, k)
     return found

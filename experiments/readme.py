@@ -358,7 +358,7 @@ def bench_search() -> str:
         found = {}
         if "faiss" in row["name"]:
             found = {
-                "10⁹ pairs per core second": f"{row['ours_per_core']:.1f}",
+                "10⁹ pairs per core second": f"{row['ours_per_core']:.2f}",
                 "FAISS": f"{row['reference_per_core']:.2f}",
                 "ratio, core seconds": f"{row['core_ratio']:.1f}",
                 "ratio, clock": f"{row['ratio']:.1f}",

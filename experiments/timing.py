@@ -87,6 +87,16 @@ def recordings(config: TrainConfig) -> tuple[Loaded, Loaded, str]:
 
 def processors() -> list[str]:
     """The model of every core, where the system describes its processor in a file."""
-    described = Path("/proc/cpuinfo")
-    lines = described.read_text().splitlines() if described.is_file() else []
-    return [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return [line.partition(":")[2].strip() for line in _described("model name")]
+
+
+def instruction_sets() -> list[str]:
+    """What the processor's vector units can do, as the system names it."""
+    names = {word for line in _described("flags", "Features") for word in line.split()}
+    return sorted(x for x in names if x.startswith(("avx", "gfni", "popcnt", "asimd", "sve")))
+
+
+def _described(*starts: str) -> list[str]:
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return [line for line in lines if line.startswith(starts)]

@@ -95,6 +95,8 @@ def test_c_gives_the_streams_output(
     assert {path.name for path in files} == {path.name for path in tmp_path.iterdir()}
     out = run(build(compiler, tmp_path, "-O2"), golden())
     np.testing.assert_allclose(out, steps(used, golden()), atol=1e-6)
+    plain = build(compiler, tmp_path, "-O2", "-D__builtin_cpu_supports(x)=0")
+    np.testing.assert_array_equal(run(plain, golden()), out)  # without an instruction to count
 
 
 @pytest.mark.parametrize(

@@ -70,13 +70,31 @@ def test_hamming_matches_oracle(num_bits, num_queries, size, k):
         assert_exact(search.hamming_top_k(queries, dictionary, k), oracle(queries, dictionary, k))
 
 
-@pytest.mark.parametrize(("size", "query_block"), [(4000, 256), (6007, 4096)])
-def test_chunks_and_blocks_change_nothing(monkeypatch, size, query_block):
-    monkeypatch.setattr(hamming, "_CHUNK", 1000)
+@pytest.mark.parametrize("lane", [np.uint8, np.uint32])
+@pytest.mark.parametrize(("num_queries", "size"), [(3, 70_000), (40, 70_000), (1100, 6007)])
+def test_a_prepared_dictionary_gives_the_same(monkeypatch, lane, num_queries, size):
+    """Of bytes and of the words of accelerators, in blocks of queries, whole and by its prefix."""
     rng = np.random.default_rng(size)
-    queries, dictionary = tied_words(rng, 300, 40), tied_words(rng, size, 40)
-    found = jax.jit(lambda q, d: hamming.top_k(q, d, 20, query_block))(queries, dictionary)
-    assert_exact(found, oracle(queries, dictionary, 20))
+    queries, dictionary = tied_words(rng, num_queries, 80), clustered_words(rng, size, 80)
+    tiles = hamming._tiles(dictionary, lane)
+    np.testing.assert_array_equal(tiles, hamming._tiles(jnp.asarray(dictionary), lane))
+    prepared = search.Prepared(dictionary, tiles)
+    for num_bits, masks in ((None, [~0, ~0, ~0]), (45, [~0, 0x1FFF, 0])):
+        cut = [
+            words & np.array(masks, np.int64).astype(np.uint32) for words in (queries, dictionary)
+        ]
+        found = search.hamming_top_k(queries, prepared, 20, num_bits)
+        assert_exact(jax.tree.map(lambda x: x[:200], found), oracle(cut[0][:200], cut[1], 20))
+
+
+def test_prepared_arrays_of_numpy_stay_there_and_must_fit():
+    codes = random_words(np.random.default_rng(0), 5000, 40)
+    prepared = search.prepare(codes)
+    assert isinstance(prepared.tiles, np.ndarray) and prepared.codes is codes
+    with pytest.raises(ValueError, match="prepare them anew"):
+        search.hamming_top_k(codes[:1], prepared._replace(codes=codes[:4000]), 1)
+    with pytest.raises(ValueError, match=r"codes is int32 \(3, 1\)"):
+        search.prepare(np.zeros((3, 1), np.int32))
 
 
 @pytest.mark.parametrize("num_bits", [32, 40])

@@ -41,8 +41,13 @@ def test_equals_the_search_on_one_device(shape):
     mesh = jax.make_mesh(shape, ("queries", "dictionary"))
     found = search.sharded_hamming_top_k(queries, dictionary, 10, mesh)
     expected = search.hamming_top_k(queries, dictionary, 10)
-    np.testing.assert_array_equal(found.distances, expected.distances)
-    np.testing.assert_array_equal(found.indices, expected.indices)
+    prepared = search.prepare(dictionary, mesh)
+    again = search.sharded_hamming_top_k(queries, prepared, 10, mesh)
+    for each in (found, again):
+        np.testing.assert_array_equal(each.distances, expected.distances)
+        np.testing.assert_array_equal(each.indices, expected.indices)
+    with pytest.raises(ValueError, match="prepare them anew"):
+        search.sharded_hamming_top_k(queries, search.prepare(dictionary), 10, mesh)
 
 
 def test_sizes_that_do_not_divide_are_named():

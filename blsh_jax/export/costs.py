@@ -82,7 +82,7 @@ def cost(model: Model) -> Cost:
 
 
 def model_bytes(model: Model) -> dict[str, int]:
-    """Bytes of each part that denoising needs, as held in memory."""
+    """Bytes of each part that denoising needs; ``search.prepare`` takes those of codes twice."""
     hasher, dictionary = model.hasher, model.dictionary
     learned = jax.tree.leaves(model.ferns)
     ferns = {"ferns": sum(array.nbytes for array in learned)} if learned else {}

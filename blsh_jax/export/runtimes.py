@@ -53,9 +53,9 @@ def shrink(model: Model, num_bits: int | None = None, num_frames: int | None = N
         if not least <= num_frames <= available:
             raise ValueError(f"num_frames is {num_frames}: give {least} to {available}")
         chosen = jnp.asarray(np.arange(num_frames) * available // num_frames)
-        dictionary = dataclasses.replace(
-            dictionary, codes=dictionary.codes[chosen], masks=dictionary.masks[chosen]
-        )
+        kept = dictionary.codes[chosen], dictionary.masks[chosen]
+        fewer = dataclasses.replace(dictionary, codes=kept[0], masks=kept[1], tiles=None)
+        dictionary = fewer.prepare()
     return dataclasses.replace(model, dictionary=dictionary, frames=None)
 
 
@@ -219,7 +219,7 @@ def _tables(model: Model) -> Iterator[str]:
         yield _table("int16_t", "blsh_fern_tables", learned.tables)
     yield _table("float", "blsh_projections", model.hasher.projections)
     yield _table("float", "blsh_biases", model.hasher.biases)
-    yield _table("uint32_t", "blsh_codes", dictionary.codes)
+    yield _table("uint32_t", "blsh_codes", np.asarray(dictionary.codes).T)  # word by word
     yield _table("uint32_t", "blsh_masks", dictionary.masks)
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from blsh_jax import config as configs
-from blsh_jax import files
+from blsh_jax import files, search
 from blsh_jax._version import __version__
 from blsh_jax.config import SeparationConfig, TrainConfig
 from blsh_jax.models import archive
@@ -251,8 +251,9 @@ def _read(file: Archive) -> Model:
             file.refuse(prefix + "features", f"asks for more than the {number} that there are")
         ferns += (learned,)
     hasher = Hasher(*(put(arrays[name]) for name in Hasher._fields))
+    tiles = put(search.prepare(arrays["codes"]).tiles)
     codes, masks = put(arrays["codes"]), put(arrays["masks"])
-    dictionary = Dictionary(hasher, codes, masks, num_bins)
+    dictionary = Dictionary(hasher, codes, masks, num_bins, tiles)
     return Model(config, dictionary, header["provenance"], arrays.get("frames"), ferns)
 
 

@@ -66,7 +66,7 @@ class FrameDictionary(Protocol):
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["hasher", "codes", "masks"],
+    data_fields=["hasher", "codes", "masks", "tiles"],
     meta_fields=["num_bins"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +78,8 @@ class Dictionary:
         codes: (N, W) uint32.
         masks: (N, Wf) uint32, packed.
         num_bins: F.
+        tiles: the codes as ``search.prepare`` lays them out, made once by ``prepare``; None, and
+            every search makes them anew.
 
     Source: [ICASSP20] section 2.2.
     """
@@ -86,6 +88,7 @@ class Dictionary:
     codes: Array
     masks: Array
     num_bins: int
+    tiles: Array | None = None
 
     @property
     def num_frames(self) -> int:
@@ -98,12 +101,19 @@ class Dictionary:
 
     def nearest(self, queries: Array, k: int) -> Array:
         """The K nearest by Hamming distance, ties to the lowest index: (Q, K) int32."""
-        return search.hamming_top_k(queries, self.codes, k, num_bits=self.hasher.num_bits).indices
+        entries = self.codes if self.tiles is None else search.Prepared(self.codes, self.tiles)
+        return search.hamming_top_k(queries, entries, k, num_bits=self.hasher.num_bits).indices
+
+    def prepare(self) -> "Dictionary":
+        """The dictionary with its codes laid out for many searches."""
+        return dataclasses.replace(self, tiles=search.prepare(self.codes).tiles)
 
     def prefix(self, num_bits: int) -> "Dictionary":
         """The dictionary of the first ``num_bits`` bits; nothing is repacked."""
         shorter = packing.prefix_codes(self.codes, num_bits)
-        return dataclasses.replace(self, hasher=self.hasher.prefix(num_bits), codes=shorter)
+        hasher = self.hasher.prefix(num_bits)
+        made = dataclasses.replace(self, hasher=hasher, codes=shorter, tiles=None)
+        return made if self.tiles is None else made.prepare()
 
 
 @functools.partial(
@@ -160,7 +170,8 @@ def build_dictionary(hasher: Hasher, frames: Array, binary_masks: Array) -> Dict
     if binary_masks.dtype == np.uint32:
         raise ValueError("binary_masks is uint32, packed: give bool, or call Dictionary itself")
     packed = packing.pack_bits(binary_masks)
-    return Dictionary(hasher, codes.encode(hasher, frames), packed, binary_masks.shape[-1])
+    encoded = codes.encode(hasher, frames)
+    return Dictionary(hasher, encoded, packed, binary_masks.shape[-1]).prepare()
 
 
 def estimate_mask(dictionary: FrameDictionary, queries: Array, k: int) -> Array:

@@ -1,7 +1,7 @@
 """What every search shares: results, checks, blocks of queries, selection."""
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,7 @@ def check(queries: Array, entries: Array, k: int, names: tuple[str, str], dtype:
         raise ValueError(f"k is {k}: choose 1 to {entries.shape[0]}, the size of {names[1]}")
 
 
-def search_rows(search: Callable[..., _Tree], queries: Array, *others: Array) -> _Tree:
+def search_rows(search: Callable[..., _Tree], queries: Array, *others: Any) -> _Tree:
     """Apply a search for (Q, W) queries to (..., W) queries.
 
     Queries that are explicitly sharded along leading axes stay so: every device searches for its
@@ -62,25 +62,27 @@ def search_rows(search: Callable[..., _Tree], queries: Array, *others: Array) ->
     Args:
         search: from (Q, W) queries and the other arguments to arrays (Q, K).
         queries: (..., W).
-        others: what else ``search`` takes.
+        others: what else ``search`` takes: arrays, or trees of them.
 
     Returns:
         Arrays (..., K).
     """
 
-    def flat(queries: Array, *others: Array) -> _Tree:
+    def flat(queries: Array, *others: Any) -> _Tree:
         found = search(queries.reshape(-1, queries.shape[-1]), *others)
         return jax.tree.map(lambda x: x.reshape(*queries.shape[:-1], -1), found)
 
     arrays = queries, *others
-    for mesh in (jax.typeof(x).sharding.mesh for x in arrays):
+    for mesh in (jax.typeof(x).sharding.mesh for x in jax.tree.leaves(arrays)):
         if mesh.explicit_axes:
             break
     else:
         return flat(*arrays)
     cut = PartitionSpec(*jax.typeof(queries).sharding.spec[: queries.ndim - 1])
-    specs = (cut, *(PartitionSpec() for _ in others))
-    arrays = jax.sharding.reshard(arrays, tuple(NamedSharding(mesh, spec) for spec in specs))
+    specs = (cut, *jax.tree.map(lambda _: PartitionSpec(), others))
+    arrays = jax.tree.map(
+        lambda x, spec: jax.sharding.reshard(x, NamedSharding(mesh, spec)), arrays, specs
+    )
     axes = set(mesh.explicit_axes)
     run = jax.shard_map(flat, mesh=mesh, in_specs=specs, out_specs=cut, axis_names=axes)
     try:
@@ -91,6 +93,12 @@ def search_rows(search: Callable[..., _Tree], queries: Array, *others: Array) ->
         raise ValueError(
             "vmap runs over an axis that is explicitly sharded: give (..., Q, W) queries, no vmap"
         ) from error
+
+
+def check_multiple(name: str, size: int, parts: int) -> None:
+    """Raise ValueError unless rows can be cut evenly."""
+    if size % parts:
+        raise ValueError(f"{name} has {size} rows: pad them to a multiple of {parts} devices")
 
 
 def varying(start: _Tree, *arrays: Array) -> _Tree:
@@ -114,8 +122,11 @@ def pad_rows(rows: Array, count: int) -> Array:
 
 
 def map_query_blocks(search: Callable[[Array], _Tree], queries: Array, size: int) -> _Tree:
-    """Apply ``search`` to blocks of ``size`` queries, one after another, and join the results."""
+    """Apply ``search`` to blocks of ``size`` queries or fewer in turn, and join the results."""
     count = -(-queries.shape[0] // size)
+    size = -(-queries.shape[0] // count)
+    if count == 1:
+        return search(queries)
     blocks = pad_rows(queries, count * size).reshape(count, size, queries.shape[1])
     found = jax.lax.map(search, blocks)
     return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1])[: queries.shape[0]], found)

@@ -9,12 +9,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from blsh_jax.search import blocks
 from blsh_jax.search.blocks import Neighbors
-from blsh_jax.search.hamming import hamming_top_k
+from blsh_jax.search.hamming import Prepared, hamming_top_k
 
 
 def sharded_hamming_top_k(
     query_codes: Array,
-    dictionary_codes: Array,
+    dictionary_codes: Array | Prepared,
     k: int,
     mesh: Mesh,
     query_axis: str = "queries",
@@ -27,7 +27,8 @@ def sharded_hamming_top_k(
 
     Args:
         query_codes: (Q, W) uint32; Q a multiple of the size of the query axis.
-        dictionary_codes: (N, W) uint32; N a multiple of the size of the dictionary axis.
+        dictionary_codes: (N, W) uint32, N a multiple of the size of the dictionary axis; or what
+            ``prepare`` made of them for the same mesh and axis.
         k: K, at most the part of the dictionary on one device; static.
         mesh: the devices; static.
         query_axis: name of the mesh axis that queries are cut along.
@@ -40,7 +41,9 @@ def sharded_hamming_top_k(
         ValueError: the mesh has no axis of such a name, sizes are not such multiples, or as for
             ``hamming_top_k``.
     """
-    blocks.check(query_codes, dictionary_codes, k, ("query_codes", "dictionary_codes"), jnp.uint32)
+    given = isinstance(dictionary_codes, Prepared)
+    codes = dictionary_codes.codes if given else dictionary_codes
+    blocks.check(query_codes, codes, k, ("query_codes", "dictionary_codes"), jnp.uint32)
     if query_codes.ndim != 2:
         raise ValueError(f"query_codes has shape {query_codes.shape}: give one matrix of rows")
     if not {query_axis, dictionary_axis} <= set(mesh.axis_names):
@@ -48,27 +51,28 @@ def sharded_hamming_top_k(
             f"the mesh has the axes {mesh.axis_names}: name two of them as query_axis and "
             "dictionary_axis"
         )
-    _check_multiple("query_codes", query_codes.shape[0], mesh.shape[query_axis])
-    _check_multiple("dictionary_codes", dictionary_codes.shape[0], mesh.shape[dictionary_axis])
-    specs = PartitionSpec(query_axis, None), PartitionSpec(dictionary_axis, None)
-    placed = jax.device_put(
-        (query_codes, dictionary_codes), tuple(NamedSharding(mesh, spec) for spec in specs)
-    )
-    return _search(*placed, k, mesh, specs)
+    blocks.check_multiple("query_codes", query_codes.shape[0], mesh.shape[query_axis])
+    blocks.check_multiple("dictionary_codes", codes.shape[0], mesh.shape[dictionary_axis])
+    cut = PartitionSpec(query_axis), PartitionSpec(dictionary_axis)
+    shardings = tuple(NamedSharding(mesh, spec) for spec in cut)
+    queries = jax.device_put(query_codes, shardings[0])
+    return _search(queries, jax.device_put(dictionary_codes, shardings[1]), k, mesh, *cut)
 
 
-@partial(jax.jit, static_argnames=("k", "mesh", "specs"))
+@partial(jax.jit, static_argnames=("k", "mesh", "query_cut", "dictionary_cut"))
 def _search(
     query_codes: Array,
-    dictionary_codes: Array,
+    dictionary_codes: Array | Prepared,
     k: int,
     mesh: Mesh,
-    specs: tuple[PartitionSpec, PartitionSpec],
+    query_cut: PartitionSpec,
+    dictionary_cut: PartitionSpec,
 ) -> Neighbors:
-    axis = specs[1][0]
-    part = dictionary_codes.shape[0] // mesh.shape[axis]
+    axis = dictionary_cut[0]
+    size = jax.tree.leaves(dictionary_codes)[0].shape[0]  # of codes, which come first
+    part = size // mesh.shape[axis]
 
-    def search_part(queries: Array, codes: Array) -> Neighbors:
+    def search_part(queries: Array, codes: Array | Prepared) -> Neighbors:
         found = hamming_top_k(queries, codes, k)
         start = jax.lax.axis_index(axis).astype(jnp.int32) * part
         mine = jnp.stack([found.distances, found.indices + start])
@@ -78,10 +82,9 @@ def _search(
         return Neighbors(nearest, jnp.take_along_axis(every[1], places, axis=1))
 
     return jax.shard_map(
-        search_part, mesh=mesh, in_specs=specs, out_specs=specs[0], check_vma=False
+        search_part,
+        mesh=mesh,
+        in_specs=(query_cut, dictionary_cut),
+        out_specs=query_cut,
+        check_vma=False,
     )(query_codes, dictionary_codes)
-
-
-def _check_multiple(name: str, size: int, parts: int) -> None:
-    if size % parts:
-        raise ValueError(f"{name} has {size} rows: pad them to a multiple of {parts} devices")

@@ -81,6 +81,7 @@ def learn_ferns(
             dataclasses.replace(
                 dictionary,
                 codes=dictionary.codes[rows[:count]],
+                tiles=None,
                 masks=dictionary.masks[rows[:count]],
             ),
             features,

@@ -128,4 +128,4 @@ def learn(
         "fit_frames": len(frames),
     }
     frames = sample.frames[kept].astype(np.float16)
-    return Model(config, dictionary, provenance, frames, ferns), info
+    return Model(config, dictionary.prepare(), provenance, frames, ferns), info

@@ -275,26 +275,55 @@ static void encode(const float *features, uint32_t *code)
     }
 }
 
-static int count_bits(uint32_t word)
+/* Where the compiler can, the search is compiled a second time for processors with an instruction
+ * that counts bits, and which of the two runs is chosen on the device. */
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__)) && !defined(__POPCNT__)
+#define INLINE static inline __attribute__((always_inline))
+#define COUNTS_AT_RUN_TIME 1
+#elif defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline))
+#else
+#define INLINE static inline
+#endif
+#if defined(__POPCNT__) || defined(__aarch64__) || defined(__ARM_NEON) || defined(__riscv_zbb)
+#define COUNTS 1
+#else
+#define COUNTS 0
+#endif
+
+INLINE int count_bits(uint64_t word, int instruction)
 {
 #if defined(__GNUC__)
-    return __builtin_popcount(word);
+    if (instruction)
+        return __builtin_popcountll(word);
 #else
-    word -= word >> 1 & 0x55555555u;
-    word = (word & 0x33333333u) + (word >> 2 & 0x33333333u);
-    return (int)(((word + (word >> 4)) & 0x0f0f0f0fu) * 0x01010101u >> 24);
+    (void)instruction;
 #endif
+    word -= word >> 1 & 0x5555555555555555u;
+    word = (word & 0x3333333333333333u) + (word >> 2 & 0x3333333333333333u);
+    return (int)(((word + (word >> 4)) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u >> 56);
 }
 
-/* The K codes at the smallest Hamming distance, ties to the lowest index. */
-static void find_nearest(const uint32_t *code, int *nearest)
+/* How many of 64 bits of a code differ, from its word w on. Words of all codes lie side by side. */
+INLINE int count_differing(const uint32_t *code, int n, int w, int instruction)
 {
-    int distances[BLSH_NEIGHBORS], found = 0;
+    uint64_t differing = code[w] ^ blsh_codes[w][n];
+    if (w + 1 < BLSH_WORDS)
+        differing |= (uint64_t)(code[w + 1] ^ blsh_codes[w + 1][n]) << 32;
+    return count_bits(differing, instruction);
+}
+
+/* The K codes at the smallest Hamming distance, ties to the lowest index. Bits come in order of
+ * importance, so most codes are too far by their first words; where counting is one instruction,
+ * the guess whether this one is takes longer than counting on. */
+INLINE void search(const uint32_t *code, int *nearest, int instruction)
+{
+    int distances[BLSH_NEIGHBORS], found = 0, limit = 32 * BLSH_WORDS + 1;
     for (int n = 0; n < BLSH_FRAMES; n++) {
-        int distance = 0, place;
-        for (int w = 0; w < BLSH_WORDS; w++)
-            distance += count_bits(code[w] ^ blsh_codes[n][w]);
-        if (found == BLSH_NEIGHBORS && distance >= distances[found - 1])
+        int distance = count_differing(code, n, 0, instruction), place;
+        for (int w = 2; w < BLSH_WORDS && (instruction || distance < limit); w += 2)
+            distance += count_differing(code, n, w, instruction);
+        if (distance >= limit)
             continue;
         if (found < BLSH_NEIGHBORS)
             found++;
@@ -304,7 +333,27 @@ static void find_nearest(const uint32_t *code, int *nearest)
         }
         distances[place] = distance;
         nearest[place] = n;
+        if (found == BLSH_NEIGHBORS)
+            limit = distances[found - 1];
     }
+}
+
+#ifdef COUNTS_AT_RUN_TIME
+__attribute__((target("popcnt"))) static void search_counting(const uint32_t *code, int *nearest)
+{
+    search(code, nearest, 1);
+}
+#endif
+
+static void find_nearest(const uint32_t *code, int *nearest)
+{
+#ifdef COUNTS_AT_RUN_TIME
+    if (__builtin_cpu_supports("popcnt")) {
+        search_counting(code, nearest);
+        return;
+    }
+#endif
+    search(code, nearest, COUNTS);
 }
 
 /* The mean of the neighbours' masks in a bin. */
