@@ -74,7 +74,8 @@ def adapt(
             [known.codes, codes.encode(known.hasher, jnp.asarray(sample.frames[kept]))]
         ),
         masks=jnp.concatenate([known.masks, jnp.asarray(sample.masks[kept])]),
-    )
+        tiles=None,
+    ).prepare()
     of_others = np.full(known.num_frames, -1, np.int32)
     sources = np.concatenate([of_others, sample.mixtures[kept]])
     ferns = learn_ferns(mixtures, sources, dictionary, settings, progress, model.ferns)
