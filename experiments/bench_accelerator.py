@@ -148,7 +148,7 @@ def _boosting(sizes: Sizes, checked: Sizes, device: jax.Device, host: jax.Device
             begun = time.perf_counter()
             infos.append(_fit(few, checked.fit, used))
             seconds.append(time.perf_counter() - begun)
-    errors = [info.approximation_error[-1] for info in infos]
+    errors = [float(info.approximation_error[-1]) for info in infos]
     same = bool(abs(errors[0] / errors[1] - 1) < _NEAR)
     size = f"{checked.fit.num_bits} bits, {len(few)} frames"
     name = "boosting, with compiling"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Check every path on the accelerator of this machine against its CPU, and time it: one record, in
-# less than ten minutes of an accelerator.
+# Check every path on the accelerator of this machine against its CPU, and time it: one record, meant
+# to take less than ten minutes.
 #
 #     experiments/bench_accelerator.sh OUTPUT.json [FLAG...]
 #

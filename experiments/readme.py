@@ -343,11 +343,11 @@ def bench_recipe() -> str:
     """The whole recipe, a stage a line, at each scale."""
     lines: list[Line] = []
     for row in _record("bench_recipe")["results"]:
-        found = {row["size"]: f"{_digits(row['ours'])} {row['unit']}"}
         if "core_seconds" in row:
-            found[f"{row['size']}, core seconds"] = _digits(row["core_seconds"])
-            found[f"{row['size']}, with compiling"] = f"{_digits(row['with_compiling'])} s"
-        lines.append(((row["name"],), found))
+            cells = {f"{row['size']}, core seconds": _digits(row["core_seconds"])}
+        else:
+            cells = {f"{row['size']}, core seconds": f"{_digits(row['ours'])} {row['unit']}"}
+        lines.append(((row["name"],), cells))
     return _crossed(["stage"], lines)
 
 

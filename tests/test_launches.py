@@ -43,6 +43,7 @@ def test_wrong_flags_are_named_before_any_work(arguments, message, tmp_path, cap
     ("name", "wanted"),
     [
         ("bench_train", ("curve_frames", "scale_plans")),
+        ("bench_recipe", ("scales",)),
         ("train", ("recipe", "num_bits", "sigma2", "seed", "num_mixtures", "levels", "plan")),
         ("unseen", ("recipe", "lengths", "num_groups")),
         ("rotation", ("recipe", "open_speech", "snrs", "tools")),
