@@ -4,8 +4,8 @@
 
 Whole processes of `blsh denoise` are timed from their start to their end: on a file of three
 seconds with an empty compilation cache and with a filled one, on a file of an hour, and on a folder
-of 50 short files, mono and stereo. Each has a cache of its own. In this process, compiled, a minute
-is denoised, and hops on one core. RNNoise stands beside it, as a process and within this one, if it
+of 50 short files, mono and stereo. Each has a cache of its own. In this process, compiled, 20 seconds
+are denoised, and hops on one core. RNNoise stands beside it, as a process and within this one, if it
 is installed (pip install -e '.[tools]'), and so do others of `--tools` that are. Medians; sounds
 are speech and noise of the synthetic corpus. Takes three minutes on two cores.
 """
@@ -134,14 +134,14 @@ def _median(runs: list[Process]) -> Process | None:
 
 
 def _warm_rows(noisy: np.ndarray, repeats: int) -> list[dict[str, Any]]:
-    """Rows on a minute, compiled, beside each tool."""
-    heard = noisy[: 60 * _RATE]
+    """Rows on 20 seconds, compiled, beside each tool."""
+    heard = noisy[: 20 * _RATE]
     tools = [denoisers.system(name).separate for name in flags.FLAGS.tools]
     mixture = jnp.asarray(heard[None]), jnp.zeros((1, len(heard)), jnp.float32)
     calls: list[Callable[[], Any]] = [functools.partial(blsh.denoise, heard, _RATE)]
     calls += [functools.partial(tool, *mixture) for tool in tools]
     ours, *others = (len(heard) / _RATE / t.seconds for t in timing.take_turns(repeats, *calls))
-    size, unit = "a minute, in one process", "times real time"
+    size, unit = "20 s, in one process", "times real time"
     return [
         timing.row(f"denoise, {name}", size, ours, theirs, unit)
         for name, theirs in zip(flags.FLAGS.tools, others, strict=True)
