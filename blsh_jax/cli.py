@@ -68,7 +68,8 @@ takes a few minutes on two cores, and gives a model for
 
   blsh denoise --model mine.npz INPUT OUTPUT
 
-The model that it started from stays as it is. For other noise it is the better one, unless that is much like yours."""
+The model that it started from stays as it is. For noise unlike yours it is
+the better one."""
 
 _INFO = """Say what a model weighs, costs and delays.
 
