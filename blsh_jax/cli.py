@@ -41,7 +41,7 @@ _DESCRIPTION = """Boosted Locality Sensitive Hashing: denoise speech, or see how
   blsh info                            what the model weighs, costs and delays
   blsh export --format c FOLDER        C or StableHLO for small devices and other runtimes
   blsh adapt hum.wav --speech FOLDER --output mine.npz
-                                       fine-tune a model on your own noise, in two minutes
+                                       fine-tune a model on noise of your own
   blsh train, blsh evaluate            a model of your own recordings, and its scores
 
 blsh COMMAND --help explains the options of a command."""
@@ -69,11 +69,12 @@ _ADAPT = """Fine-tune a model on noise of your own.
 NOISE is a recording of the noise alone, or several, or folders of them; a minute is a beginning, a
 few minutes are better. --speech is clean speech, of whoever will talk or of anybody else: a few
 minutes recorded in a quiet room, or a part of LibriSpeech (openslr.org/12) or of Common Voice. It
-takes about two minutes on two cores, and gives a model for
+takes a few minutes on two cores, and gives a model for
 
   blsh denoise --model mine.npz INPUT OUTPUT
 
-The model that it started from stays as it is. For other noise it is the better one."""
+The model that it started from stays as it is. For noise unlike yours it is
+the better one."""
 
 _INFO = """Say what a model weighs, costs and delays.
 

@@ -290,6 +290,24 @@ def rotation_gains() -> str:
     return _crossed(["SNR", "method"], lines, num_texts=2)
 
 
+def adaptation() -> str:
+    """Scores before and after fine-tuning on a noise, in it and in others."""
+    rows = _record("adaptation")["results"]
+    before = {(r["where"], r["snr_db"]): r for r in rows if r["method"] == "blsh"}
+    places, lines = {"own": "the noise itself", "others": "other noises"}, list[Line]()
+    for row in (row for row in rows if row["method"] == "blsh_adapted"):
+        found = {}
+        for name, head in _ALL.items():
+            digits = 2 if "sdr" in name else 3
+            gain, error = row[f"{name}_gain"], row[f"{name}_gain_error"]
+            found[head] = (
+                f"{before[row['where'], row['snr_db']][name]:.{digits}f} "
+                f"{gain:+.{digits}f} ± {error:.{digits}f}"
+            )
+        lines.append(((places[row["where"]], f"{row['snr_db']:g} dB"), found))
+    return _crossed(["in", "SNR"], lines, num_texts=2)
+
+
 def at_a_glance() -> str:
     """What a user gains, at two SNRs: the mixture, RNNoise, and the pretrained model's kind."""
     lines: list[Line] = []
@@ -391,6 +409,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "at-a-glance": at_a_glance,
     "rotation-gains": rotation_gains,
     "rotation-noises": rotation_noises,
+    "adaptation": adaptation,
     "table1": table1,
     "paper-table1": paper_table1,
     "paper-differences": paper_differences,
