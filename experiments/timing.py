@@ -29,13 +29,14 @@ def take_turns(repeats: int, *calls: Callable[[], Any]) -> list[Timing]:
     """Time calls that take turns; their first runs compile and are not counted.
 
     Before each turn threads of the one before get time to fall asleep: those of OpenMP keep a core
-    busy for some 20 ms. A turn of a short call is many of them in a row.
+    busy for some ms. A turn of a short call is many of them in a row.
     """
     results = [jax.block_until_ready(call()) for call in calls]
     taken: list[list[tuple[float, float]]] = [[] for _ in calls]
     for _ in range(repeats):
         for call, times in zip(calls, taken, strict=True):
             time.sleep(_REST)
+            jax.block_until_ready(call())  # wakes its own threads
             count, start, core_start = 0, time.perf_counter(), time.process_time()
             while time.perf_counter() - start < _TURN or not count:
                 jax.block_until_ready(call())
