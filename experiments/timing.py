@@ -14,6 +14,7 @@ from blsh_jax.commands import launch
 from blsh_jax.config import TrainConfig
 from blsh_jax.corpora import Loaded
 
+_REST, _TURN = 0.05, 0.01  # seconds
 COLUMNS = ("name", "size", "ours", "reference", "ratio", "unit", "agrees")
 
 
@@ -26,14 +27,23 @@ class Timing(NamedTuple):
 
 
 def take_turns(repeats: int, *calls: Callable[[], Any]) -> list[Timing]:
-    """Time calls that take turns; their first runs compile and are not counted."""
+    """Time calls that take turns; their first runs compile and are not counted.
+
+    Before each turn threads of the one before get time to fall asleep: those of OpenMP keep a core
+    busy for some ms. A turn of a short call is many of them in a row.
+    """
     results = [jax.block_until_ready(call()) for call in calls]
     taken: list[list[tuple[float, float]]] = [[] for _ in calls]
     for _ in range(repeats):
         for call, times in zip(calls, taken, strict=True):
-            start, core_start = time.perf_counter(), time.process_time()
-            jax.block_until_ready(call())
-            times.append((time.perf_counter() - start, time.process_time() - core_start))
+            time.sleep(_REST)
+            jax.block_until_ready(call())  # wakes its own threads
+            count, start, core_start = 0, time.perf_counter(), time.process_time()
+            while time.perf_counter() - start < _TURN or not count:
+                jax.block_until_ready(call())
+                count += 1
+            passed = time.perf_counter() - start, time.process_time() - core_start
+            times.append((passed[0] / count, passed[1] / count))
     timings = []
     for times, result in zip(taken, results, strict=True):
         seconds, core_seconds = (statistics.median(kind) for kind in zip(*times, strict=True))

@@ -40,7 +40,7 @@ class Prepared(NamedTuple):
     """A dictionary laid out once for many searches; a pytree.
 
     Attributes:
-        codes: (N, W) uint32, as given.
+        codes: (N, W) uint32, as given: of JAX or of NumPy.
         tiles: (M, u * W * 4, C) uint8, or (M, u * W, C) uint32 on accelerators: the same codes in
             the order that the search reads, the last one repeated.
     """
@@ -50,7 +50,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    codes: Array, mesh: Mesh | None = None, dictionary_axis: str = "dictionary"
+    codes: Array | np.ndarray, mesh: Mesh | None = None, dictionary_axis: str = "dictionary"
 ) -> Prepared:
     """Lay a dictionary out for many searches, which then cost one pass over it.
 
@@ -70,18 +70,18 @@ def prepare(
     Raises:
         ValueError: ``codes`` is no matrix of uint32.
     """
-    if codes.dtype != jnp.uint32 or codes.ndim != 2 or 0 in codes.shape:
+    if codes.dtype != np.uint32 or codes.ndim != 2 or 0 in codes.shape:
         raise ValueError(f"codes is {codes.dtype} {codes.shape}: give a matrix of uint32")
     lane = np.uint8 if jax.default_backend() == "cpu" else np.uint32
     if mesh is None:
-        return Prepared(codes, _tiles(codes, lane))
+        return Prepared(codes, _tiles(codes, lane))  # type: ignore[arg-type]
     blocks.check_multiple("codes", codes.shape[0], mesh.shape[dictionary_axis])
-    cut = PartitionSpec(dictionary_axis, None)
+    cut = PartitionSpec(dictionary_axis)
     run = jax.shard_map(
         lambda part: Prepared(part, _tiles(part, lane)),
         mesh=mesh,
         in_specs=cut,
-        out_specs=Prepared(cut, PartitionSpec(dictionary_axis, None, None)),
+        out_specs=cut,
         check_vma=False,
     )
     return run(jax.device_put(codes, NamedSharding(mesh, cut)))
@@ -112,21 +112,20 @@ def hamming_top_k(
 
     Source: [ICASSP20] Algorithm 1 with Hamming similarity (section 2.2).
     """
-    given = isinstance(dictionary_codes, Prepared)
-    codes = dictionary_codes.codes if given else dictionary_codes
+    given = dictionary_codes if isinstance(dictionary_codes, Prepared) else None
+    codes = codes_of(dictionary_codes)
     blocks.check(query_codes, codes, k, ("query_codes", "dictionary_codes"), jnp.uint32)
     available = codes.shape[1] * packing.WORD_BITS
     packing.check_num_bits(available if num_bits is None else num_bits, available)
     search = partial(top_k, k=k, num_bits=num_bits or available)
     queries = jnp.asarray(query_codes)
-    if given:
-        tiles = dictionary_codes.tiles
-        if tiles.shape != _shape(*codes.shape, tiles.dtype):
+    if given is not None:
+        if given.tiles.shape != _shape(codes, given.tiles.dtype):
             raise ValueError(
-                f"tiles has shape {tiles.shape}, made of other codes than the {codes.shape} beside "
-                "it: prepare them anew"
+                f"tiles has shape {given.tiles.shape}, made of other codes than those beside it, "
+                f"{codes.shape}: prepare them anew"
             )
-        prepared = Prepared(jnp.asarray(codes), jnp.asarray(tiles))
+        prepared = Prepared(jnp.asarray(codes), jnp.asarray(given.tiles))
         return blocks.search_rows(search, queries, prepared)
 
     def lay_out_and_search(queries: Array, codes: Array) -> Neighbors:
@@ -141,6 +140,11 @@ def hamming_top_k(
     return blocks.search_rows(lay_out_and_search, queries, jnp.asarray(codes))
 
 
+def codes_of(dictionary: Array | Prepared) -> Array:
+    """The codes (N, W), prepared or not."""
+    return dictionary.codes if isinstance(dictionary, Prepared) else dictionary
+
+
 def top_k(query_codes: Array, dictionary: Prepared, k: int, num_bits: int) -> Neighbors:
     """``hamming_top_k`` of checked matrices, a block of queries at a time."""
     search = _search_few if query_codes.shape[0] < _FEW_QUERIES else _search_many
@@ -150,9 +154,9 @@ def top_k(query_codes: Array, dictionary: Prepared, k: int, num_bits: int) -> Ne
     return blocks.map_query_blocks(run, query_codes, most)
 
 
-def _shape(size: int, words: int, lane: np.dtype | type) -> tuple[int, int, int]:
+def _shape(codes: Array | np.ndarray, lane: np.dtype | type) -> tuple[int, int, int]:
     """The shape of the tiles of (N, W) codes."""
-    width = 4 * words
+    size, width = codes.shape[0], 4 * codes.shape[1]
     unroll = _power_of_two(_UNROLLED_BYTES // width + 1, 2, 32) // 2
     lanes = _power_of_two(size // (_LEAST_ROWS * unroll), 64, _MOST_LANES)
     rows = -(-size // (unroll * lanes))
@@ -166,11 +170,11 @@ def _steps(rows: int) -> int:
     return _power_of_two(rows // 16, 2, 16)
 
 
-def _tiles(codes: Array, lane: np.dtype | type) -> Array:
+def _tiles(codes: Array | np.ndarray, lane: np.dtype | type) -> Array:
     """The tiles of a ``Prepared``, by NumPy for arrays of NumPy."""
     if not isinstance(codes, np.ndarray):
         return _tiles_on_device(codes, lane)
-    (size, words), shape = codes.shape, _shape(*codes.shape, lane)
+    (size, words), shape = codes.shape, _shape(codes, lane)
     count = math.prod(shape) * np.dtype(lane).itemsize // (4 * words)
     padded = np.pad(codes, ((0, count - size), (0, 0)), mode="edge").view(lane)
     turned = padded.reshape(shape[2], *shape[:2]).transpose(1, 2, 0)
@@ -179,7 +183,7 @@ def _tiles(codes: Array, lane: np.dtype | type) -> Array:
 
 @partial(jax.jit, static_argnames="lane")
 def _tiles_on_device(codes: Array, lane: np.dtype | type) -> Array:
-    words, shape = codes.shape[1], _shape(*codes.shape, lane)
+    words, shape = codes.shape[1], _shape(codes, lane)
     count = math.prod(shape) * np.dtype(lane).itemsize // (4 * words)
     # The barrier keeps XLA from padding anew within the transposition.
     padded = jax.lax.optimization_barrier(blocks.pad_rows(codes, count))
@@ -281,7 +285,8 @@ def _group_minima(queries: Array, rows: Array, unroll: int, num_bits: int) -> Ar
         sums: list[Array] = []
         for lane, mask in enumerate(masks):
             pair = asked[None, :, lane, None], rows[:, None, first + lane, :]
-            count = _differing(*jnp.broadcast_arrays(*pair), mask)
+            query, entry = jnp.broadcast_arrays(*pair)
+            count = _differing(query, entry, mask)
             if lane % _LANES_OF_A_SUM:
                 sums[-1] += count
             else:
@@ -370,7 +375,8 @@ def _nearest_of_rows(distances: Array, k: int) -> Array:
 
 def _outer_sum(first: Array, second: Array) -> Array:
     """The sum of arrays of as many axes."""
-    return sum(jnp.broadcast_arrays(first, second))
+    first, second = jnp.broadcast_arrays(first, second)
+    return first + second
 
 
 def _flat(array: Array) -> Array:

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from blsh_jax.search import blocks
 from blsh_jax.search.blocks import Neighbors
-from blsh_jax.search.hamming import Prepared, hamming_top_k
+from blsh_jax.search.hamming import Prepared, codes_of, hamming_top_k
 
 
 def sharded_hamming_top_k(
@@ -41,8 +41,7 @@ def sharded_hamming_top_k(
         ValueError: the mesh has no axis of such a name, sizes are not such multiples, or as for
             ``hamming_top_k``.
     """
-    given = isinstance(dictionary_codes, Prepared)
-    codes = dictionary_codes.codes if given else dictionary_codes
+    codes = codes_of(dictionary_codes)
     blocks.check(query_codes, codes, k, ("query_codes", "dictionary_codes"), jnp.uint32)
     if query_codes.ndim != 2:
         raise ValueError(f"query_codes has shape {query_codes.shape}: give one matrix of rows")
@@ -69,8 +68,7 @@ def _search(
     dictionary_cut: PartitionSpec,
 ) -> Neighbors:
     axis = dictionary_cut[0]
-    size = jax.tree.leaves(dictionary_codes)[0].shape[0]  # of codes, which come first
-    part = size // mesh.shape[axis]
+    part = codes_of(dictionary_codes).shape[0] // mesh.shape[axis]
 
     def search_part(queries: Array, codes: Array | Prepared) -> Neighbors:
         found = hamming_top_k(queries, codes, k)
