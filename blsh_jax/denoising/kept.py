@@ -8,6 +8,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import platform
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +53,8 @@ def program(function: Any, outcome: Any, *arguments: Any) -> Callable[..., Any]:
     if _folder is None or getattr(device, "platform", None) != "cpu":
         return function  # type: ignore[no-any-return]
     leaves, structure = jax.tree.flatten((arguments, {}))
-    key = structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
+    shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
+    key = function.__qualname__, structure, shapes
     if key not in _programs:
         path = _folder / f"{hashlib.sha256(repr((_place(), key)).encode()).hexdigest()}{_SUFFIX}"
         _programs[key] = _read(path, structure, outcome, device) or _make(path, function, arguments)
@@ -93,9 +95,18 @@ def _make(path: Path, function: Any, arguments: tuple[Any, ...]) -> Callable[...
 
 @functools.cache
 def _place() -> tuple[Any, ...]:
-    """Whatever decides a program but its arguments: versions, sources, settings."""
+    """Whatever decides a program but its arguments: processor, versions, sources, settings."""
     sources = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         sources.update(path.read_bytes())
     settings = sorted(item for item in os.environ.items() if item[0].startswith(("JAX_", "XLA_")))
-    return jax.__version__, jax.lib.__version__, sources.hexdigest(), settings, os.cpu_count()
+    versions = jax.__version__, jax.lib.__version__, sources.hexdigest()
+    return *_processor(), *versions, settings
+
+
+def _processor() -> tuple[Any, ...]:
+    """Its name and its instructions, as a folder may be shared by several machines."""
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text().splitlines() if described.is_file() else []
+    kinds = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+    return platform.machine(), platform.processor(), os.cpu_count(), sorted(kinds)
