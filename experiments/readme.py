@@ -22,6 +22,7 @@ from blsh_jax import files
 from blsh_jax.commands import launch
 from blsh_jax.evaluation import NAMES
 from experiments import claims, complexity, pictures, published
+from experiments import rotation as rotations
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
@@ -262,14 +263,22 @@ def journal() -> str:
     return _crossed(["trial", "set", "bits"], lines, num_texts=2)
 
 
-def rotation(name: str = "rotation") -> str:
+def rotation(rows: Sequence[Row] | None = None) -> str:
     """Scores in noises that are unseen in turn, an SNR and a system a line."""
     lines: list[Line] = []
-    for (method, num_bits), row in _rows(name):
+    for row in _record("rotation")["results"] if rows is None else rows:
         below = {"noises below the mixture": f"{len(row['below_mixture'])} of {row['noises']}"}
-        line = (method, f"{row['snr_db']:g} dB", num_bits)
+        line = (NAMES[row["method"]], f"{row['snr_db']:g} dB", str(row["num_bits"] or ""))
         lines.append((line, _scored(row, _ALL) | below))
     return _crossed(["method", "SNR", "bits"], lines)
+
+
+def peers() -> str:
+    """The same of networks of others, and of models in the noises that those were scored in."""
+    theirs, ours = (_record(name)["by_noise"] for name in ("peers", "rotation"))
+    noises = {row["noise"] for row in theirs}
+    same = [row for row in ours if row["noise"] in noises and row["method"].startswith("blsh")]
+    return rotation(sorted(rotations.means(theirs + same), key=lambda row: row["snr_db"]))
 
 
 def rotation_gains() -> str:
@@ -406,6 +415,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "closed-and-open": closed_and_open,
     "general": lambda: closed_and_open("general_"),
     "rotation": rotation,
+    "peers": peers,
     "at-a-glance": at_a_glance,
     "rotation-gains": rotation_gains,
     "rotation-noises": rotation_noises,
