@@ -307,6 +307,8 @@ def adaptation() -> str:
     for row in (row for row in rows if row["method"] == "blsh_adapted"):
         found = {}
         for name, head in _ALL.items():
+            if name not in row:
+                continue
             digits = 2 if "sdr" in name else 3
             gain, error = row[f"{name}_gain"], row[f"{name}_gain_error"]
             found[head] = (
