@@ -50,12 +50,10 @@ class Process(NamedTuple):
     Attributes:
         seconds: on the clock, from its start to its end.
         core_seconds: of processor time.
-        megabytes: of memory at most.
     """
 
     seconds: float
     core_seconds: float
-    megabytes: float
 
 
 def run(command: list[str], cache: Path) -> Process:
@@ -76,7 +74,7 @@ def run(command: list[str], cache: Path) -> Process:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{command[0]} ended with status {process.returncode}")
-    return Process(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    return Process(seconds, used.ru_utime + used.ru_stime)
 
 
 def _process_rows(noisy: np.ndarray, repeats: int, hour: int) -> list[dict[str, Any]]:
@@ -130,7 +128,7 @@ def _row(
         reference and reference.seconds,
         "s",
     )
-    return row | {"core_seconds": ours.core_seconds, "peak_memory_mb": ours.megabytes}
+    return row | {"core_seconds": ours.core_seconds}
 
 
 def _median(runs: list[Process]) -> Process | None:
