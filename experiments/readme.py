@@ -409,6 +409,7 @@ def fuzz() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "bench-denoise": lambda: benchmark("bench_denoise"),
     "bench-recipe": bench_recipe,
     "bench-search": bench_search,
     "bench-train": lambda: benchmark("bench_train"),
