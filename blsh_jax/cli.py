@@ -69,12 +69,11 @@ _ADAPT = """Fine-tune a model on noise of your own.
 NOISE is a recording of the noise alone, or several, or folders of them; a minute is a beginning, a
 few minutes are better. --speech is clean speech, of whoever will talk or of anybody else: a few
 minutes recorded in a quiet room, or a part of LibriSpeech (openslr.org/12) or of Common Voice. It
-takes a few minutes on two cores, and gives a model for
+takes one to two minutes on two cores, and gives a model for
 
   blsh denoise --model mine.npz INPUT OUTPUT
 
-The model that it started from stays as it is. For noise unlike yours it is
-the better one."""
+The model that it started from stays as it is. For noise unlike yours it is the better one."""
 
 _INFO = """Say what a model weighs, costs and delays.
 

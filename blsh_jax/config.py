@@ -507,9 +507,13 @@ class TrainConfig:
         if not 0 <= self.held_back < 1:
             raise ValueError(f"held_back is {self.held_back}: give a fraction in [0, 1)")
 
-    def check_ferns(self) -> None:
-        """Raise ValueError for ferns that cannot be learned, as mixtures are not what they need."""
-        if self.ferns.num_ferns and not self.augmentation.num_mixtures:
+    def check_ferns(self, augmented: bool) -> None:
+        """Raise ValueError for ferns that cannot be learned, as mixtures are not what they need.
+
+        Args:
+            augmented: whether mixtures are.
+        """
+        if self.ferns.num_ferns and not augmented:
             raise ValueError(
                 "ferns are learned on augmented mixtures: give num_mixtures, or no num_ferns"
             )

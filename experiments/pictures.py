@@ -227,10 +227,7 @@ def figure3(record: dict[str, Any]) -> Figure:
             label = f"{method.upper()}, {100 * fraction:g} % of the frames"
             axis.plot(length, mean, line, color=color, marker="o", markersize=3, label=label)
             axis.fill_between(length, mean - band, mean + band, color=color, alpha=0.25, lw=0)
-        axis.set_title(f"{name} set", fontsize=10)
-        axis.set_xlabel("bits of a code, L")
-        axis.set_ylabel("SDR (dB)")
-        axis.grid(alpha=0.3)
+        _over_lengths(axis, name)
         axis.legend(fontsize=8)
     return figure
 
@@ -252,12 +249,17 @@ def extensions(record: dict[str, Any]) -> Figure:
             ]
             if points:
                 axis.plot(*np.array(points).T, line, color=color, label=label, ms=3, marker="o")
-        axis.set_title(f"{name} set", fontsize=10)
-        axis.set_xlabel("bits of a code, L")
-        axis.set_ylabel("SDR (dB)")
-        axis.grid(alpha=0.3)
+        _over_lengths(axis, name)
     axis.legend(fontsize=7)
     return figure
+
+
+def _over_lengths(axis: Any, name: str) -> None:
+    """What axes say of SDR on a set over the length of codes."""
+    axis.set_title(f"{name} set", fontsize=10)
+    axis.set_xlabel("bits of a code, L")
+    axis.set_ylabel("SDR (dB)")
+    axis.grid(alpha=0.3)
 
 
 def figure2(record: dict[str, Any], matrices: dict[str, np.ndarray]) -> Figure:

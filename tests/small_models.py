@@ -5,13 +5,15 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from blsh_jax import config
+from blsh_jax import config, training
 from blsh_jax.models import Model
 from blsh_jax.paper import codes, separation, spectra
 from blsh_jax.robust.bin_features import NUM_FEATURES
 from blsh_jax.robust.features import feature_function
 from blsh_jax.robust.ferns import Ferns
+from blsh_jax.training import recipe
 
 GENERAL = config.RECIPES["general"]
 SMALL_GENERAL = dataclasses.replace(
@@ -79,3 +81,14 @@ def random_ferns(rng, count, bits, asked):
         jnp.asarray(thresholds, jnp.uint8),
         jnp.asarray(tables, jnp.int16),
     )
+
+
+def trained_over_random(mixtures, settings):
+    """Ferns learned over hash functions drawn at random, which take no time to learn."""
+
+    def fit(frames, *_, **__):
+        return codes.random_hasher(jax.random.key(0), 24, jnp.asarray(frames)), None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipe, "fit", fit)
+        return training.train(mixtures, settings, {})[0]

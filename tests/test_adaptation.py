@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_models import trained_over_random
 
 from blsh_jax import config, corpora, models, training
 from blsh_jax.config import AdaptationConfig
 from blsh_jax.denoising import pipeline
-from blsh_jax.paper import codes, spectra
+from blsh_jax.paper import spectra
 from blsh_jax.robust.augmentation import training_mixtures
 from blsh_jax.robust.mask_stage import phase_sensitive_mask
-from blsh_jax.training import recipe
 
 SETTINGS = config.TrainConfig(
     separation=config.SeparationConfig(
@@ -40,14 +40,7 @@ def speech(synthetic):
 
 @pytest.fixture(scope="module")
 def model(synthetic):
-    """Ferns over hash functions drawn at random, which take no time to learn."""
-
-    def fit(frames, *_, **__):
-        return codes.random_hasher(jax.random.key(0), 24, jnp.asarray(frames)), None
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipe, "fit", fit)
-        return training.train(training_mixtures(*synthetic, SETTINGS), SETTINGS, {})[0]
+    return trained_over_random(training_mixtures(*synthetic, SETTINGS), SETTINGS)
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_models import trained_over_random
 
 from blsh_jax import config, corpora, models, training
 from blsh_jax.denoising import pipeline
 from blsh_jax.denoising.stream import Stream
 from blsh_jax.evaluation.systems import OracleMask
-from blsh_jax.paper import codes, spectra
+from blsh_jax.paper import spectra
 from blsh_jax.paper.separation import NeighborMask, SpectralDictionary
 from blsh_jax.robust import ferns
 from blsh_jax.robust.augmentation import training_mixtures
@@ -26,7 +27,7 @@ from blsh_jax.robust.mask_stage import (
     phase_sensitive_mask,
 )
 from blsh_jax.robust.speech_presence import PresenceMask
-from blsh_jax.training import mask_stage, recipe
+from blsh_jax.training import mask_stage
 
 SETTINGS = config.TrainConfig(
     separation=config.SeparationConfig(
@@ -60,14 +61,7 @@ def mixtures(synthetic):
 
 @pytest.fixture(scope="module")
 def model(mixtures):
-    """Ferns over hash functions drawn at random, which take no time to learn."""
-
-    def fit(frames, *_, **__):
-        return codes.random_hasher(jax.random.key(0), 24, jnp.asarray(frames)), None
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipe, "fit", fit)
-        return training.train(mixtures, SETTINGS, {})[0]
+    return trained_over_random(mixtures, SETTINGS)
 
 
 def masks_of(model, mixtures):

@@ -200,7 +200,7 @@ def define_train_config() -> None:
 def train_config() -> TrainConfig:
     """The configuration that the flags say."""
     config = _from_flags(RECIPES[flags.FLAGS.recipe], "")
-    config.check_ferns()
+    config.check_ferns(augmented=bool(config.augmentation.num_mixtures))
     return config
 
 

@@ -8,7 +8,6 @@ import contextlib
 import functools
 import hashlib
 import os
-import platform
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +31,11 @@ _events: list[str] = []
 
 
 def keep_in(folder: Path) -> None:
-    """Keep programs in a folder from now on; whoever can write there decides what runs here."""
+    """Keep programs in a folder from now on.
+
+    Args:
+        folder: of programs for this processor alone. Whoever can write there decides what runs.
+    """
     global _folder
     if _folder is None:
         jax.monitoring.register_event_listener(lambda event, **_: _events.append(event))
@@ -95,18 +98,9 @@ def _make(path: Path, function: Any, arguments: tuple[Any, ...]) -> Callable[...
 
 @functools.cache
 def _place() -> tuple[Any, ...]:
-    """Whatever decides a program but its arguments: processor, versions, sources, settings."""
+    """Whatever decides a program but its arguments; the folder is that of one processor."""
     sources = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         sources.update(path.read_bytes())
     settings = sorted(item for item in os.environ.items() if item[0].startswith(("JAX_", "XLA_")))
-    versions = jax.__version__, jax.lib.__version__, sources.hexdigest()
-    return *_processor(), *versions, settings
-
-
-def _processor() -> tuple[Any, ...]:
-    """Its name and its instructions, as a folder may be shared by several machines."""
-    described = Path("/proc/cpuinfo")
-    lines = described.read_text().splitlines() if described.is_file() else []
-    kinds = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
-    return platform.machine(), platform.processor(), os.cpu_count(), sorted(kinds)
+    return jax.__version__, jax.lib.__version__, sources.hexdigest(), settings, os.cpu_count()

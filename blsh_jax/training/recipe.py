@@ -82,11 +82,7 @@ def learn(
             f"{config.separation.num_neighbors}: give more mixtures, or a greater "
             "dictionary_fraction"
         )
-    if config.ferns.num_ferns and not isinstance(mixtures, AugmentedMixtures):
-        raise ValueError(
-            "ferns are learned on augmented mixtures: give num_mixtures, or no num_ferns"
-        )
-    config.check_ferns()
+    config.check_ferns(isinstance(mixtures, AugmentedMixtures))
     frames = sample.frames[: config.max_fit_frames]
     target = None
     if config.target_vectors == "speech_and_noise":
