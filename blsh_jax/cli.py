@@ -2,11 +2,9 @@
 
 import argparse
 import contextlib
-import hashlib
 import json
 import math
 import os
-import platform
 import re
 import signal
 import sys
@@ -18,9 +16,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
-import platformdirs
 
-from blsh_jax import models
+from blsh_jax import files, models
 from blsh_jax._extras import MissingExtraError, extra
 from blsh_jax._version import __version__
 from blsh_jax.config import underscored
@@ -396,12 +393,7 @@ def _keep_compiled() -> None:
     enabled = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or not enabled:
         return
-    # Homes are shared by machines, and code compiled for one processor may not run on another.
-    processor = [platform.machine(), platform.processor()]
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
-        processor += [next((line for line in lines if line.startswith(("flags", "Features"))), "")]
-    digest = hashlib.sha256("".join(processor).encode()).hexdigest()[:16]
-    folder = platformdirs.user_cache_path("blsh_jax") / digest
+    folder = files.cache_folder()
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(folder))
