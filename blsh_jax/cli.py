@@ -91,8 +91,8 @@ _NATIVE = """Build a faster search for this CPU.
 
 It finds the same neighbours. It takes a C++ compiler (g++ or clang++, or the one that CXX names)
 and some seconds. What is built is kept in the user's cache folder, for this processor, and used
-from then on, also from Python; after an update of blsh_jax or jaxlib build it anew. It is not used
-where BLSH_NATIVE=0 is set."""
+from then on, also from Python; after an update of blsh_jax or jaxlib build it anew. BLSH_NATIVE=0
+does without it, BLSH_NATIVE=FOLDER keeps it there."""
 
 _STRENGTHS = {"keep-speech": 0.6, "balanced": 1.0, "silence": 1.6}
 _TRAIN = "Train a model on your own recordings"
@@ -212,9 +212,6 @@ def _native(arguments: argparse.Namespace) -> int:
     path = native.build()
     took = time.monotonic() - start
     print(f"built {path} for {native.instructions()} in {took:.0f} s")
-    if native.target() is None:
-        print("it is not used, as BLSH_NATIVE=0 is set")
-        return 0
     rng = np.random.default_rng(0)
     queries, codes = (rng.integers(0, 1 << 32, (rows, 5), np.uint32) for rows in (62, 100_000))
     kernel = _timed_search(queries, codes)

@@ -45,7 +45,6 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def natively(tmp_path_factory):
     """What searches take the native kernel inside of, or a skip where there is no compiler."""
-    from blsh_jax import files
     from blsh_jax.search import native
 
     folder = tmp_path_factory.mktemp("native")
@@ -53,8 +52,7 @@ def natively(tmp_path_factory):
     @contextlib.contextmanager
     def inside():
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(files, "cache_folder", lambda: folder)
-            patch.setenv("BLSH_NATIVE", "1")
+            patch.setenv("BLSH_NATIVE", str(folder))
             jax.clear_caches()
             yield folder
         jax.clear_caches()

@@ -3,7 +3,8 @@
 It finds the same neighbours as ``hamming``, which takes it on CPUs where it is there, and goes
 without it where it is not. It is built on the machine that it runs on, as its compiler then knows
 what the processor can do; nothing is chosen when it runs. The file's name says what it is made of
-and for, and has its checksum: any other is refused. ``BLSH_NATIVE=0`` does without it.
+and for, and has its checksum: any other is refused. It is in the user's cache folder, or in that
+which the environment names as ``BLSH_NATIVE``; ``BLSH_NATIVE=0`` does without it.
 """
 
 import contextlib
@@ -57,16 +58,16 @@ def top_k(query_codes: Array, codes: Array, k: int, num_bits: int) -> Neighbors:
 
 def target() -> str | None:
     """What XLA knows the kernel by, which differs between any two builds; None without one."""
-    if _off or os.environ.get(_SWITCH) == "0":
-        return None
-    library = _library(files.cache_folder())
-    return library and library.target
+    folder = _folder()
+    library = folder and not _off and _library(folder)
+    return library.target if library else None
 
 
 def instructions() -> str | None:
     """The vector instructions that the kernel was built for: AVX-512, AVX2 or none."""
-    library = _library(files.cache_folder())
-    return library and library.instructions
+    folder = _folder()
+    library = folder and _library(folder)
+    return library.instructions if library else None
 
 
 @contextlib.contextmanager
@@ -86,7 +87,7 @@ def off() -> Iterator[None]:
 
 
 def build(march: str = "native") -> Path:
-    """Build the kernel into the user's cache folder, for this process and later ones.
+    """Build the kernel, for this process and later ones.
 
     Args:
         march: the processor to build for, as GCC and Clang name it: older ones for comparisons.
@@ -95,9 +96,11 @@ def build(march: str = "native") -> Path:
         The library.
 
     Raises:
-        RuntimeError: there is no compiler, or it failed.
+        RuntimeError: there is no compiler, it failed, or ``BLSH_NATIVE=0``.
         OSError: the folder cannot be written.
     """
+    if (cache := _folder()) is None:
+        raise RuntimeError(f"{_SWITCH}=0 is set, so it would not be used: unset that first")
     compiler = os.environ.get("CXX") or next(filter(shutil.which, _COMPILERS), None)
     if compiler is None:
         raise RuntimeError("no C++ compiler: install g++ or clang++, or name one in CXX")
@@ -116,7 +119,6 @@ def build(march: str = "native") -> Path:
             said = next((line for line in lines if "error" in line), lines[-1])
             raise RuntimeError(f"the C++ compiler {compiler} fails: {said}")
         content = library.read_bytes()
-    cache = files.cache_folder()
     path = cache / f"native-{_key()}-{_digest(content)}.so"
     files.write(path, content)
     remove(path)
@@ -124,7 +126,7 @@ def build(march: str = "native") -> Path:
 
 
 def remove(but: Path | None = None) -> list[Path]:
-    """Remove what was built for this processor.
+    """Remove what was built.
 
     Args:
         but: the library to keep.
@@ -132,7 +134,8 @@ def remove(but: Path | None = None) -> list[Path]:
     Returns:
         The files that are gone.
     """
-    found = [path for path in files.cache_folder().glob(_NAMES) if path != but]
+    folder = _folder() or files.cache_folder()
+    found = [path for path in folder.glob(_NAMES) if path != but]
     for path in found:
         path.unlink()
     _library.cache_clear()
@@ -163,14 +166,20 @@ def _library(folder: Path) -> _Library | None:
         return None
 
 
+def _folder() -> Path | None:
+    named = os.environ.get(_SWITCH)
+    return None if named == "0" else Path(named) if named else files.cache_folder()
+
+
 def _source() -> resources.abc.Traversable:
     return resources.files("blsh_jax.search") / "native.cc"
 
 
 @functools.cache
 def _key() -> str:
-    """Of what a library is built from, beside the processor, whose folder it is in."""
-    return _digest(_source().read_bytes() + f"{jax.lib.__version__} {_OPTIONS}".encode())
+    """Of what a library is built from and for."""
+    place = f"{jax.lib.__version__} {_OPTIONS} {files.cache_folder().name}"
+    return _digest(_source().read_bytes() + place.encode())
 
 
 def _digest(content: bytes) -> str:
