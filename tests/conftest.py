@@ -1,5 +1,6 @@
 """A strict JAX session, a compilation cache, and the recordings if they are at hand."""
 
+import contextlib
 import os
 import pickle
 import signal
@@ -14,6 +15,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 # Threads of OpenBLAS spin while they wait: beside other processes an eigenvector takes up to a
 # hundred times as long with two of them as with one.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ["BLSH_NATIVE"] = "0"  # whatever this user has built; the fixture `path` has its own
 
 import jax
 import pytest
@@ -46,6 +48,38 @@ def forget_programs():
     """Forget what a file compiled: thousands of programs take gigabytes, and slow what follows."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def natively(tmp_path_factory):
+    """What searches take the native kernel inside of, or a skip where there is no compiler."""
+    from blsh_jax.search import native
+
+    folder = tmp_path_factory.mktemp("native")
+
+    @contextlib.contextmanager
+    def inside():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("BLSH_NATIVE", str(folder))
+            jax.clear_caches()
+            yield folder
+        jax.clear_caches()
+
+    with inside():
+        try:
+            native.build()
+        except RuntimeError as error:
+            pytest.skip(str(error))
+    return inside
+
+
+@pytest.fixture(params=["XLA", "native"])
+def path(request):
+    """Both paths of the Hamming search, one after the other."""
+    with contextlib.ExitStack() as stack:
+        if request.param == "native":
+            stack.enter_context(request.getfixturevalue("natively")())
+        yield request.param
 
 
 @pytest.fixture(scope="session", autouse=True)
