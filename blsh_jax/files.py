@@ -8,8 +8,11 @@ removed by the next write into its folder, also from another computer that share
 
 import contextlib
 import errno
+import functools
+import hashlib
 import io
 import os
+import platform
 import secrets
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import platformdirs
 
 try:
     import fcntl
@@ -93,6 +97,22 @@ def write_arrays(
     save = np.savez_compressed if compress else np.savez
     with replacing(path, _is_whole_archive) as file:
         save(file, **arrays)
+
+
+def cache_folder() -> Path:
+    """The user's folder for what is compiled for this processor; not made here.
+
+    Homes are shared by machines, and code compiled for one processor may not run on another.
+    """
+    return platformdirs.user_cache_path("blsh_jax") / _processor()
+
+
+@functools.cache
+def _processor() -> str:
+    facts = [platform.machine(), platform.processor()]
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+        facts += [next((line for line in lines if line.startswith(("flags", "Features"))), "")]
+    return hashlib.sha256("".join(facts).encode()).hexdigest()[:16]
 
 
 class _File(io.FileIO):

@@ -2,8 +2,9 @@
 
     python -m experiments.bench_search --output bench.json [--model model.npz]
 
-Takes about five minutes on two cores. Every dictionary is prepared once, as a model's is, and
-searched with the code that XLA makes for this machine's instructions and for those of older ones.
+Takes about eight minutes on two cores. Every dictionary is prepared once, as a model's is, and
+searched by JAX alone and, where a C++ compiler is at hand, by the native kernel, each made for this
+machine's instructions and for those of older ones.
 Runs of ours and of a reference take turns; `core_ratio` compares seconds of processor time instead
 of seconds on the clock, which other work on the machine disturbs less. FAISS is optional (`pip
 install blsh_jax[bench]`), and left out where it is missing. The weighted search is timed against
@@ -34,12 +35,14 @@ from blsh_jax.config import FeatureConfig, StftConfig
 from blsh_jax.denoising import pipeline
 from blsh_jax.paper import codes, separation
 from blsh_jax.robust.features import feature_function
-from blsh_jax.search import packing
+from blsh_jax.search import native, packing
 from experiments import timing
 from experiments.timing import Timing
 
 _FEW_QUERIES = 64  # for references that hold a whole row of distances per query
-_NATIVE = "native"
+_MACHINE = "machine"
+# Instruction sets by the names that XLA and C++ compilers have for them.
+_MARCH = {_MACHINE: "native", "AVX2": "x86-64-v3"}
 _SHIPPED = (15_000, 64), (122_000, 150)  # N and L of the pretrained models
 
 
@@ -51,8 +54,8 @@ def _define_flags() -> None:
     flags.DEFINE_integer("pairs", 230_000_000, "Q times N of the longest runs.", lower_bound=1)
     flags.DEFINE_list(
         "instructions",
-        [_NATIVE, "AVX2"],
-        f"Instruction sets: {_NATIVE}, which is the machine's, or the newest that XLA may use. "
+        list(_MARCH),
+        f"Instruction sets: {_MACHINE}, which is all that it has, or the newest that XLA may use. "
         "Those after the first get the rows beside FAISS only, each in a process of its own.",
     )
     flags.DEFINE_integer("k", 10, "K, neighbours.", lower_bound=1)
@@ -68,15 +71,25 @@ def main() -> None:
     values = flags.FLAGS
     rng = np.random.default_rng(values.seed)
     first, *others = values.instructions
-    if first != _NATIVE:
+    if first != _MACHINE:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_max_isa={first}"
-    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["BLSH_NATIVE"] = folder
+        try:
+            native.build(_MARCH[first])
+        except (KeyError, RuntimeError) as error:
+            print(f"no native kernel: {error}")
+        _bench_all(rng, first, others)
+
+
+def _bench_all(rng: np.random.Generator, first: str, others: list[str]) -> None:
+    values, rows = flags.FLAGS, list[dict]()
     sizes = [(int(size), int(bits)) for size in values.sizes for bits in values.num_bits]
     for size, num_bits in (*_SHIPPED, *sizes):
         queries, entries = _random_codes(rng, size, num_bits, values.pairs)
         for count in sorted({*map(int, values.queries), len(queries)}):
             rows += bench(queries[:count], entries, num_bits, f"random {first}")
-    if first == _NATIVE:
+    if first == _MACHINE:
         rows += _bench_more(rng)
     for other in others:
         rows += _rows_of_another_process(other)
@@ -95,6 +108,7 @@ def main() -> None:
     config = {name: values[name].value for name in names}
     config |= {"model": values.model and Path(values.model).name, "cpu": timing.processors()}
     config["instruction_sets"] = timing.instruction_sets()
+    config["kernel"] = native.instructions()
     launch.write(rows, timing.COLUMNS, config, load_average=os.getloadavg())
 
 
@@ -106,12 +120,16 @@ def _bench_more(rng: np.random.Generator) -> list[dict]:
         drawn = np.asarray(dictionary.codes)
         num_queries = max(1, min(values.pairs // len(drawn), len(drawn) // 10))
         real = drawn[:num_queries], drawn[num_queries:]
-        rows += bench(*real, dictionary.hasher.num_bits, f"real {_NATIVE}")
-        rows.append(bench_weighted(*real, dictionary.hasher.betas, "real"))
+        rows += bench(*real, dictionary.hasher.num_bits, f"real {_MACHINE}")
+        with native.off():
+            rows.append(bench_weighted(*real, dictionary.hasher.betas, "real"))
     queries, entries = _random_codes(rng, 225_000, 160, values.pairs)
-    rows.append(bench_weighted(queries, entries, jnp.linspace(1.0, 0.1, 160), "random"))
-    if values.utterances:
-        rows.append(_bench_utterances(rng, values.utterances, values.repeats))
+    with native.off():
+        rows.append(bench_weighted(queries, entries, jnp.linspace(1.0, 0.1, 160), "random"))
+        if values.utterances:
+            rows.append(_bench_utterances(rng, "JAX"))
+    if values.utterances and native.target():
+        rows.append(_bench_utterances(rng, "native kernel"))
     return rows
 
 
@@ -134,21 +152,32 @@ def bench(queries: np.ndarray, entries: np.ndarray, num_bits: int, kind: str) ->
         num_bits: L.
         kind: where the codes come from, for the record.
     """
-    k, repeats = flags.FLAGS.k, flags.FLAGS.repeats
+    references = _references(queries, entries, num_bits, flags.FLAGS.k)
     size = f"N={len(entries)} L={num_bits} Q={len(queries)} {kind}"
+    with native.off():
+        rows = _bench_path("JAX", queries, entries, num_bits, size, references)
+    if native.target():
+        references.pop("lax.top_k on floats", None)
+        rows += _bench_path("native kernel", queries, entries, num_bits, size, references)
+    return rows
+
+
+def _bench_path(path: str, queries, entries, num_bits: int, size: str, references) -> list[dict]:
+    """The rows of ``bench`` of one path."""
+    k, repeats = flags.FLAGS.k, flags.FLAGS.repeats
     prepared = jax.device_put(search.prepare(entries))
     planned = search.hamming_top_k.lower(queries, prepared, k, num_bits).compile().memory_analysis()
     memory = planned and planned.temp_size_in_bytes / 2**20
     placed = jax.device_put(queries)
     ours = functools.partial(search.hamming_top_k, placed, prepared, k, num_bits)
     rows = []
-    for name, (asked, reference) in _references(queries, entries, num_bits, k).items():
+    for name, (asked, reference) in references.items():
         mine, theirs = timing.take_turns(repeats, ours, reference)
         agrees = np.array_equal(mine.result.distances[:asked], theirs.result)
         pairs = len(queries) * len(entries), asked * len(entries)
-        name = f"hamming_top_k : {name}"
+        name = f"hamming_top_k, {path} : {name}"
         rows.append(_rates(name, size, mine, theirs, pairs, agrees) | {"peak_memory_mb": memory})
-        print(f"{name:40} {size:40} {rows[-1]['ratio']:.2f}", flush=True)
+        print(f"{name:50} {size:40} {rows[-1]['ratio']:.2f}", flush=True)
     return rows
 
 
@@ -157,7 +186,7 @@ def _references(queries, entries, num_bits: int, k: int) -> dict[str, tuple[int,
     found = {}
     if importlib.util.find_spec("faiss"):
         found["faiss IndexBinaryFlat"] = len(queries), _faiss(queries, entries, k)
-    many = len(queries) > _FEW_QUERIES and flags.FLAGS.instructions[0] == _NATIVE
+    many = len(queries) > _FEW_QUERIES and flags.FLAGS.instructions[0] == _MACHINE
     if many and len(entries) * num_bits * 4 < 2**31:
         few, vectors = _bipolar(queries[:_FEW_QUERIES], num_bits), _bipolar(entries, num_bits)
         found["lax.top_k on floats"] = len(few), functools.partial(_naive, few, vectors, k)
@@ -216,8 +245,9 @@ def _naive_weighted(
     return (jax.lax.top_k(products, k)[0] + jnp.sum(weights)) / 2
 
 
-def _bench_utterances(rng: np.random.Generator, count: int, repeats: int) -> dict:
+def _bench_utterances(rng: np.random.Generator, path: str) -> dict:
     """Denoising a batch of utterances in one call, and the part of the search in it."""
+    count, repeats = flags.FLAGS.utterances, flags.FLAGS.repeats
     stft, features, samples, size = StftConfig(), FeatureConfig(), 48_000, 225_000
     frames = jnp.asarray(rng.random((1000, stft.num_bins), np.float32))
     hasher = codes.random_hasher(jax.random.key(0), 150, frames)
@@ -235,7 +265,7 @@ def _bench_utterances(rng: np.random.Generator, count: int, repeats: int) -> dic
     )
     audio = count * samples / stft.sample_rate
     return timing.row(
-        "separate : its search alone",
+        f"separate, {path} : its search alone",
         f"{count} utterances of {samples / stft.sample_rate:.0f} s, N={size} L=150",
         audio / whole.seconds,
         audio / alone.seconds,

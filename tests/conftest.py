@@ -1,5 +1,6 @@
 """A strict JAX session, a compilation cache, and the recordings if they are at hand."""
 
+import contextlib
 import os
 import pickle
 import signal
@@ -9,10 +10,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 # Compiled programs are kept between runs, and shared with the processes that tests start.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache/jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 # Threads of OpenBLAS spin while they wait: beside other processes an eigenvector takes up to a
 # hundred times as long with two of them as with one.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ["BLSH_NATIVE"] = "0"  # whatever this user has built; the fixture `path` has its own
 
 import jax
 import pytest
@@ -38,6 +41,45 @@ def real_data() -> Path:
     if not (_REAL_DATA / "LibriSpeech").is_dir():
         pytest.skip(f"no recordings at {_REAL_DATA} (set BLSH_REAL_DATA)")
     return _REAL_DATA
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Forget what a file compiled: thousands of programs take gigabytes, and slow what follows."""
+    yield
+    jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def natively(tmp_path_factory):
+    """What searches take the native kernel inside of, or a skip where there is no compiler."""
+    from blsh_jax.search import native
+
+    folder = tmp_path_factory.mktemp("native")
+
+    @contextlib.contextmanager
+    def inside():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("BLSH_NATIVE", str(folder))
+            jax.clear_caches()
+            yield folder
+        jax.clear_caches()
+
+    with inside():
+        try:
+            native.build()
+        except RuntimeError as error:
+            pytest.skip(str(error))
+    return inside
+
+
+@pytest.fixture(params=["XLA", "native"])
+def path(request):
+    """Both paths of the Hamming search, one after the other."""
+    with contextlib.ExitStack() as stack:
+        if request.param == "native":
+            stack.enter_context(request.getfixturevalue("natively")())
+        yield request.param
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,8 @@
 """The searches from other JAX code: meshes, shard_map, leading axes, transformations, x64."""
 
+import contextlib
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,11 +27,22 @@ SEARCHES = {
 }
 
 
-@pytest.fixture(scope="module", params=SEARCHES)
+@functools.cache
+def expected_of(name):
+    """What a search finds in unsharded arrays."""
+    run, queries, entries = SEARCHES[name]
+    return [np.asarray(x) for x in run(queries, entries)]
+
+
+@pytest.fixture(params=[*SEARCHES, "native hamming"])
 def case(request):
     """A search, its arguments, and what it finds in unsharded arrays."""
-    run, queries, entries = SEARCHES[request.param]
-    return run, queries, entries, [np.asarray(x) for x in run(queries, entries)]
+    name = request.param.removeprefix("native ")
+    found = *SEARCHES[name], expected_of(name)
+    with contextlib.ExitStack() as stack:
+        if name != request.param:
+            stack.enter_context(request.getfixturevalue("natively")())
+        yield found
 
 
 def assert_same(found, expected):
@@ -56,7 +70,7 @@ def test_queries_and_dictionary_that_are_cut_over_a_mesh(case, kind, rows):
             assert found.indices.sharding.is_equivalent_to(NamedSharding(mesh, rows), 3)
 
 
-def test_every_explicit_device_searches_for_its_own_queries_only():
+def test_every_explicit_device_searches_for_its_own_queries_only(path):
     mesh = make_mesh(AxisType.Explicit)
     cut = jax.device_put(QUERIES, NamedSharding(mesh, P(("a", "b"), None)))
     whole = jax.device_put(ENTRIES, NamedSharding(mesh, P()))
@@ -107,6 +121,6 @@ def test_what_cannot_be_searched_says_what_to_do():
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_the_sharded_search_inside_jit_with_other_names(kind):
+def test_the_sharded_search_inside_jit_with_other_names(path, kind):
     run = jax.jit(lambda q, e: search.sharded_hamming_top_k(q, e, K, make_mesh(kind), "a", "b"))
     assert_same(run(QUERIES, ENTRIES), search.hamming_top_k(QUERIES, ENTRIES, K))

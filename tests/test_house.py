@@ -10,13 +10,13 @@ PACKAGE = Path(__file__).parents[1] / "blsh_jax"
 ALLOWED = {
     "config": set(),
     "files": set(),
-    "search": set(),
+    "search": {"files"},
     "corpora": {"config", "files"},
     "paper": {"config", "search"},
     "robust": {"config", "search", "corpora", "paper"},
     "models": {"config", "files", "search", "paper", "robust"},
     "training": {"config", "files", "search", "corpora", "paper", "robust", "models"},
-    "denoising": {"config", "files", "corpora", "paper", "robust", "models"},
+    "denoising": {"config", "files", "search", "corpora", "paper", "robust", "models"},
     "export": {"config", "files", "search", "paper", "robust", "models", "denoising"},
     "evaluation": {
         *("config", "files", "search", "corpora", "paper", "robust", "models"),

@@ -50,15 +50,8 @@ def test_cells_have_no_outputs_call_the_library_and_define_nothing(path):
             assert not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.While)
 
 
-# The shortest stands for the others in a quick run.
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, marks=[] if path.stem == "walkthrough" else pytest.mark.slow)
-        for path in NOTEBOOKS
-    ],
-    ids=NAMES,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 def test_notebooks_run(path, tmp_path, monkeypatch):
     monkeypatch.setenv("BLSH_NOTEBOOK_SIZE", "tiny")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")

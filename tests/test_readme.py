@@ -54,6 +54,7 @@ def test_links_of_pages_beside_the_documentation_lead_somewhere():
                 assert anchor in slugs, (page.name, target, anchor)
 
 
+@pytest.mark.slow
 def test_the_snippets_for_other_jax_code_run():
     page = ROOT / "docs" / "from_jax.md"
     names = {}

@@ -59,10 +59,11 @@ def assert_exact(found, expected):
     [
         *((num_bits, 38, 9000, 10) for num_bits in (1, 33, 160, 512)),
         *((70, 2, 1, 1), (70, 4, 7, 7), (70, 300, 130, 10), (70, 258, 4097, 1)),
-        (70, 2, 70_000, 128),
+        *((70, 2, 70_000, 128), (255, 20, 3000, 10)),
+        *((254, 20, 700, 700), (64, 2, 600, 600)),
     ],
 )
-def test_hamming_matches_oracle(num_bits, num_queries, size, k):
+def test_hamming_matches_oracle(path, num_bits, num_queries, size, k):
     rng = np.random.default_rng(size)
     for kind in KINDS:
         queries = [draw(rng, num_queries // 2, num_bits) for draw in (random_words, kind)]
@@ -72,7 +73,7 @@ def test_hamming_matches_oracle(num_bits, num_queries, size, k):
 
 @pytest.mark.parametrize("lane", [np.uint8, np.uint32])
 @pytest.mark.parametrize(("num_queries", "size"), [(3, 70_000), (40, 70_000), (1100, 6007)])
-def test_a_prepared_dictionary_gives_the_same(monkeypatch, lane, num_queries, size):
+def test_a_prepared_dictionary_gives_the_same(path, lane, num_queries, size):
     """Of bytes and of the words of accelerators, in blocks of queries, whole and by its prefix."""
     rng = np.random.default_rng(size)
     queries, dictionary = tied_words(rng, num_queries, 80), clustered_words(rng, size, 80)
@@ -97,13 +98,29 @@ def test_prepared_arrays_of_numpy_stay_there_and_must_fit():
         search.prepare(np.zeros((3, 1), np.int32))
 
 
-@pytest.mark.parametrize("num_bits", [32, 40])
-def test_prefix_equals_search_of_shorter_codes(num_bits):
+@pytest.mark.parametrize("num_queries", [1, 20])
+@pytest.mark.parametrize("num_bits", [1, 32, 40, 64, 90])
+def test_prefix_equals_search_of_shorter_codes(path, num_bits, num_queries):
     rng = np.random.default_rng(num_bits)
-    query_bits, dictionary_bits = rng.random((20, 150)) < 0.5, rng.random((3000, 150)) < 0.5
+    query_bits = rng.random((num_queries, 150)) < 0.5
+    dictionary_bits = rng.random((3000, 150)) < 0.5
     found = search.hamming_top_k(pack(query_bits), pack(dictionary_bits), 10, num_bits=num_bits)
     shorter = pack(query_bits[:, :num_bits]), pack(dictionary_bits[:, :num_bits])
     assert_exact(found, oracle(*shorter, 10))
+
+
+def test_dictionaries_under_vmap_each_have_their_own_queries_or_share_them(path):
+    rng = np.random.default_rng(0)
+    queries, dictionaries = random_words(rng, 30, 40), random_words(rng, 400, 40)
+    queries, dictionaries = queries.reshape(3, 10, 2), dictionaries.reshape(4, 100, 2)
+    run = lambda q, d: search.hamming_top_k(q, d, 5)
+    crossed = jax.vmap(jax.vmap(run, (None, 0)), (0, None))(queries, dictionaries)
+    paired = jax.jit(jax.vmap(run))(queries, dictionaries[:3])
+    for i, asked in enumerate(queries):
+        assert_exact(jax.tree.map(lambda x, i=i: x[i], paired), oracle(asked, dictionaries[i], 5))
+        for j, dictionary in enumerate(dictionaries):
+            found = jax.tree.map(lambda x, i=i, j=j: x[i, j], crossed)
+            assert_exact(found, oracle(asked, dictionary, 5))
 
 
 @pytest.mark.parametrize("size", [5, 40, 20_000])

@@ -35,7 +35,7 @@ def random_words(rng, rows):
 
 
 @pytest.mark.parametrize("shape", [(1, 8), (2, 4)])
-def test_equals_the_search_on_one_device(shape):
+def test_equals_the_search_on_one_device(path, shape):
     rng = np.random.default_rng(0)
     queries, dictionary = random_words(rng, 64), random_words(rng, 8000)
     mesh = jax.make_mesh(shape, ("queries", "dictionary"))

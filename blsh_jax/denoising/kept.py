@@ -18,6 +18,7 @@ import jax.monitoring
 from jax.experimental import serialize_executable
 
 from blsh_jax import files
+from blsh_jax.search import native
 
 _SUFFIX = ".program"
 _MOST_FILES = 16  # a model, a strength, and hops of a block make one
@@ -57,7 +58,8 @@ def program(function: Any, outcome: Any, *arguments: Any) -> Callable[..., Any]:
         return function  # type: ignore[no-any-return]
     leaves, structure = jax.tree.flatten((arguments, {}))
     shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
-    key = function.__qualname__, structure, shapes
+    # A program with the native kernel inside needs that very kernel.
+    key = function.__qualname__, structure, shapes, native.target()
     if key not in _programs:
         path = _folder / f"{hashlib.sha256(repr((_place(), key)).encode()).hexdigest()}{_SUFFIX}"
         _programs[key] = _read(path, structure, outcome, device) or _make(path, function, arguments)

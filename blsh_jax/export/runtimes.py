@@ -26,6 +26,7 @@ from blsh_jax.paper import spectra
 from blsh_jax.robust import bin_features, ferns, speech_presence, voicing
 from blsh_jax.robust import features as robust_features
 from blsh_jax.robust import mask_stage as stage
+from blsh_jax.search import native
 
 _C_SOURCES = ("blsh.h", "blsh.c", "example.c")
 _PLATFORMS = ("cpu", "cuda", "tpu")
@@ -118,7 +119,8 @@ def write_stablehlo(model: Model, folder: Path) -> list[Path]:
         state, speech = stream.step(model, state, arrays[-1])
         return (*jax.tree.leaves(state), speech)
 
-    exported = jax.export.export(jax.jit(step), platforms=_PLATFORMS)(*shapes)
+    with native.off():  # what other runtimes do not have
+        exported = jax.export.export(jax.jit(step), platforms=_PLATFORMS)(*shapes)
     facts = {
         "library": __version__,
         "sample_rate": stft.sample_rate,

@@ -15,6 +15,7 @@ n = (c * M + m) * u + i is code i of the group in row m and lane c.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from blsh_jax.search import blocks, packing
+from blsh_jax.search import blocks, native, packing
 from blsh_jax.search.blocks import Neighbors
 
 _MOST_LANES = 512  # C; with the codes of a group, 40 kB, about what fits a core's L1 cache
@@ -117,27 +118,26 @@ def hamming_top_k(
     blocks.check(query_codes, codes, k, ("query_codes", "dictionary_codes"), jnp.uint32)
     available = codes.shape[1] * packing.WORD_BITS
     packing.check_num_bits(available if num_bits is None else num_bits, available)
-    search = partial(top_k, k=k, num_bits=num_bits or available)
-    queries = jnp.asarray(query_codes)
-    if given is not None:
-        if given.tiles.shape != _shape(codes, given.tiles.dtype):
-            raise ValueError(
-                f"tiles has shape {given.tiles.shape}, made of other codes than those beside it, "
-                f"{codes.shape}: prepare them anew"
-            )
-        prepared = Prepared(jnp.asarray(codes), jnp.asarray(given.tiles))
-        return blocks.search_rows(search, queries, prepared)
+    length = num_bits or available
+    if given is not None and given.tiles.shape != _shape(codes, given.tiles.dtype):
+        raise ValueError(
+            f"tiles has shape {given.tiles.shape}, made of other codes than those beside it, "
+            f"{codes.shape}: prepare them anew"
+        )
 
-    def lay_out_and_search(queries: Array, codes: Array) -> Neighbors:
-        # Chosen when the function is compiled.
-        lanes = {"cpu": np.uint8, "default": np.uint32}
-        paths = {
-            name: lambda q, c, lane=lane: search(q, Prepared(c, _tiles(c, lane)))
-            for name, lane in lanes.items()
-        }
-        return jax.lax.platform_dependent(queries, codes, **paths)
+    def by_xla(lane: type, queries: Array, codes: Array, tiles: Array | None) -> Neighbors:
+        prepared = Prepared(codes, _tiles(codes, lane) if tiles is None else tiles)
+        return top_k(queries, prepared, k, length)
 
-    return blocks.search_rows(lay_out_and_search, queries, jnp.asarray(codes))
+    # Chosen when the function is compiled.
+    paths: dict[str, Callable[..., Neighbors]] = {"default": partial(by_xla, np.uint32)}
+    if native.target():
+        paths["cpu"] = lambda queries, codes, _: native.top_k(queries, codes, k, length)
+    elif given is None:
+        paths["cpu"] = partial(by_xla, np.uint8)
+    tiles = given and jnp.asarray(given.tiles)
+    search = partial(jax.lax.platform_dependent, **paths)
+    return blocks.search_rows(search, jnp.asarray(query_codes), jnp.asarray(codes), tiles)
 
 
 def codes_of(dictionary: Array | Prepared) -> Array:
