@@ -8,8 +8,8 @@ the slope of the pair loss, the spelling of the pair weights, the scale of the f
 bit is trained, the voices, the noise of the open set. Tries the two extensions that the paper names
 beside them: similarity weighted by beta in the search, and projections over several frames.
 --steady_noise, --lively_noise (open sets of their own) and --voices (other training speech) may be
-left out; --only=cosine,RBF tries some. Takes an hour and a half of one CPU core in all; with --cache
-an interrupted run goes on. Draws the extensions beside the record (.png).
+left out; --only=cosine,RBF tries some. Takes an hour and a half of one CPU core in all.
+With --cache an interrupted run goes on. Draws the extensions beside the record (.png).
 
 Means are over mixtures and seeds, unweighted, with standard errors over either.
 """
