@@ -272,7 +272,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"blsh {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    denoise = _command(commands, "denoise", _denoise, _DENOISE)
+    denoise = _model_command(commands, "denoise", _denoise, _DENOISE)
     denoise.add_argument(
         "input", metavar="INPUT", nargs="+", help="files and folders to read, or -"
     )
@@ -295,12 +295,12 @@ def _parser() -> argparse.ArgumentParser:
     denoise.add_argument("--json", action="store_true", help="print what was done as JSON")
     _add_sound_options(denoise)
 
-    live = _command(commands, "live", _live, _LIVE)
+    live = _model_command(commands, "live", _live, _LIVE)
     live.add_argument("--microphone", help="input device, by number or part of its name")
     live.add_argument("--speaker", help="output device, by number or part of its name")
     _add_sound_options(live)
 
-    adapt = _command(commands, "adapt", _adapt, _ADAPT)
+    adapt = _model_command(commands, "adapt", _adapt, _ADAPT)
     adapt.add_argument("noise", metavar="NOISE", nargs="+", help="files and folders of noise alone")
     adapt.add_argument(
         "--speech",
@@ -313,10 +313,10 @@ def _parser() -> argparse.ArgumentParser:
         "--output", metavar="FILE", type=Path, required=True, help="model file to write (.npz)"
     )
 
-    info = _command(commands, "info", _info, _INFO)
+    info = _model_command(commands, "info", _info, _INFO)
     info.add_argument("--json", action="store_true", help="print the facts as JSON")
 
-    export = _command(commands, "export", _export, _EXPORT)
+    export = _model_command(commands, "export", _export, _EXPORT)
     export.add_argument("folder", metavar="FOLDER", type=Path, help="folder to write")
     export.add_argument("--format", choices=("c", "stablehlo"), required=True)
     export.add_argument("--num_bits", type=int, help="use only the first bits of the codes")
@@ -330,17 +330,11 @@ def _parser() -> argparse.ArgumentParser:
         launch.set_defaults(run=run, device=None)
         launch.add_argument("flags", nargs="*")
 
-    native = commands.add_parser(
-        "native",
-        help=_NATIVE.split("\n")[0].rstrip("."),
-        description=_NATIVE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    native.set_defaults(run=_native, device="cpu")
+    native = _command(commands, "native", _native, _NATIVE)
+    native.set_defaults(device="cpu")
     native.add_argument("--remove", action="store_true", help="remove what was built")
 
-    demo = commands.add_parser("demo", help=_DEMO, description=_DEMO)
-    demo.set_defaults(run=_demo, device=None)
+    demo = _command(commands, "demo", _demo, _DEMO)
     demo.add_argument("--output", type=Path, default="blsh_demo", help="folder to write")
     demo.add_argument("--seed", type=int, default=0, help="of everything random")
     return parser
@@ -352,14 +346,25 @@ def _command(
     run: Callable[[argparse.Namespace], int],
     description: str,
 ) -> argparse.ArgumentParser:
-    """A command that uses a model."""
+    """A command, which says itself on what device it runs or leaves that to JAX."""
     command = commands.add_parser(
         name,
         help=description.split("\n")[0].rstrip("."),
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, device=None)
+    return command
+
+
+def _model_command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    description: str,
+) -> argparse.ArgumentParser:
+    """A command that uses a model."""
+    command = _command(commands, name, run, description)
     command.add_argument(
         "--model",
         default=models.DEFAULT,

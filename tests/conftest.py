@@ -11,7 +11,6 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 # Compiled programs are kept between runs, and shared with the processes that tests start.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache/jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 # Threads of OpenBLAS spin while they wait: beside other processes an eigenvector takes up to a
 # hundred times as long with two of them as with one.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -106,10 +106,10 @@ def test_a_second_call_recomputes_only_what_changed(table, mixtures, cache):
     assert again.made == []
     assert rows == list(table.values())
     wider = NETWORKS | {"fc": dataclasses.replace(NETWORKS["fc"], num_units=16)}
-    table1.table1(mixtures, CONFIG, wider, 16, again, ("fc", "blsh"))
+    table1.table1(mixtures, CONFIG, wider, 16, again, TESTED)
     assert again.made == ["fc", "scores", "scores"]
     shorter = Cache(cache.folder)
-    table1.table1(mixtures, CONFIG, NETWORKS, 12, shorter, ("blsh", "noisy"))
+    table1.table1(mixtures, CONFIG, NETWORKS, 12, shorter, ("blsh", "knn"))
     assert shorter.made == ["scores", "scores"]
 
 

@@ -70,9 +70,9 @@ def test_unseen_scores_every_variant_on_noises_left_out(synthetic, monkeypatch):
         unseen.training, "train", lambda *given: trained.append(given[1]) or train(*given)
     )
     fewer = unseen._changed(TINY, {"separation": {"num_neighbors": 7}})
-    rows = unseen.unseen(group, {"recipe": TINY, "fewer": fewer}, (8,))
+    rows = unseen.unseen(group, {"recipe": TINY, "fewer": fewer}, (5, 8))
     systems = [(row["step"], row["method"], row["num_bits"]) for row in rows]
-    of_one = [("knn", None), ("lsh", 8), ("blsh", 8)]
+    of_one = [("knn", None), ("lsh", 5), ("lsh", 8), ("blsh", 5), ("blsh", 8)]
     assert systems == [(step, *system) for step in ("recipe", "fewer") for system in of_one]
     assert all(np.isfinite([row["sdr"], row["si_sdr"]]).all() for row in rows)
     assert trained == [TINY]  # the search changes, not the model
