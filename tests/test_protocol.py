@@ -123,4 +123,4 @@ def test_the_claims_are_tried_by_both_protocols(trees, tmp_path, protocol):
     assert found == {(name, *code) for name in sets for code in codes}
     assert {row["part"] for row in record["results"]} == {1.0, 0.1}
     assert (tmp_path / "authors.png").stat().st_size > 0
-    assert set(record["config"]["sets"]) == sets
+    assert set(record["config"]["sets"]) == sets | {"train"}
