@@ -18,11 +18,10 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from blsh_jax import files, models
+from blsh_jax import files, kept, models
 from blsh_jax._extras import MissingExtraError, extra
 from blsh_jax._version import __version__
 from blsh_jax.config import underscored
-from blsh_jax.denoising import kept
 
 _READER_GONE = 128 + 13  # as of a program that SIGPIPE ends
 _ENDING = [

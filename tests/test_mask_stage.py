@@ -160,11 +160,15 @@ def test_a_stream_with_ferns_is_the_whole_signal(model):
     padded = np.zeros((6, RATE), np.float32)  # of the shape that is compiled already
     padded[0, :5000] = noisy
     whole = pipeline.separate(padded, model.mask_function, STFT, pre_roll).speech[0, :5000]
-    streamed = Stream(model)
-    parts = [streamed.feed(piece) for piece in np.split(noisy, [1000, 1001, 4000])]
-    found = np.concatenate([*parts, streamed.flush()])
-    np.testing.assert_allclose(found, whole, atol=1e-6)
-    assert np.abs(found).max() > 1e-3
+    at_once, in_parts = Stream(model), Stream(model, channels=2, hops=4)
+    for streamed, given in ((at_once, noisy), *[(in_parts, np.stack([noisy, noisy / 2]))] * 2):
+        pieces = np.split(given, [1000, 1001, 4000], axis=-1)
+        parts = [streamed.feed(piece) for piece in pieces]
+        assert parts[1].shape[-1] == 0 and (streamed is at_once or parts[2].shape[-1] < 3000)
+        found = np.concatenate([*parts, streamed.flush()], axis=-1)
+        assert found.shape == given.shape and np.abs(found).max() > 1e-3
+        np.testing.assert_allclose(np.atleast_2d(found)[0], whole, atol=1e-6)
+    np.testing.assert_allclose(found[1], whole / 2, atol=1e-6)
 
 
 def test_without_ferns_the_formula_is_the_mask_stage(model):

@@ -148,7 +148,7 @@ def test_a_call_that_was_stopped_in_the_middle_breaks_the_signal_off(monkeypatch
     streamed = Stream(MODELS["magnitude"])
     streamed.feed(speech_like(3000))
     with monkeypatch.context() as patch:
-        patch.setattr(stream, "_advance", interrupted)
+        patch.setattr(stream, "_advance_at_once", interrupted)
         with pytest.raises(KeyboardInterrupt):
             streamed.feed(speech_like(3000))
     for call in (streamed.flush, lambda: streamed.feed(np.zeros(5, np.float32))):
@@ -162,7 +162,7 @@ def interrupted(*_):
 
 def test_two_threads_at_once_are_refused_and_one_after_the_other_are_not(monkeypatch):
     streamed, noisy = Stream(MODELS["magnitude"]), speech_like(6000)
-    inside, go_on, advance = threading.Event(), threading.Event(), stream._advance
+    inside, go_on, advance = threading.Event(), threading.Event(), stream._advance_at_once
 
     def slow(*arguments):
         inside.set()
@@ -171,7 +171,7 @@ def test_two_threads_at_once_are_refused_and_one_after_the_other_are_not(monkeyp
 
     with ThreadPoolExecutor(1) as other:
         with monkeypatch.context() as patch:
-            patch.setattr(stream, "_advance", slow)
+            patch.setattr(stream, "_advance_at_once", slow)
             first = other.submit(streamed.feed, noisy[:3000])
             assert inside.wait(60)
             for call in (streamed.flush, lambda: streamed.feed(noisy[:9])):

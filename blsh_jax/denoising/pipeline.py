@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from blsh_jax import kept
 from blsh_jax.config import StftConfig
 from blsh_jax.corpora.audio import LOUDEST, QUIETEST
 from blsh_jax.paper import masks, spectra
@@ -103,6 +104,9 @@ def apply(
 ) -> tuple[State, Output]:
     """Denoise a block of hops. Pure: scans, jits and vmaps.
 
+    Inside ``jit`` it is a part of one program. Outside, its parts are programs by themselves, which
+    begin as soon as what they need is there: two threads that take turns keep two cores busy.
+
     Args:
         mask_function: what makes the masks.
         state: from ``init`` or the block before.
@@ -125,27 +129,44 @@ def apply(
         raise ValueError(
             f"samples has shape {samples.shape}: give ({channels}, a multiple of {hop}) samples"
         )
-    hops, lead = samples.shape[1] // hop, spectra.lead_frames(stft)
+    heard, waiting, newest, current = _hear(state.samples, state.spectra, samples, stft)
+    mask_state, mask = mask_function(state.mask, newest, current)
+    masked, gains, output = _speak(state.masked, state.gains, mask, current, floor, stft)
+    return State(heard, waiting, mask_state, masked, gains), output
+
+
+@functools.partial(kept.jit, static_argnames=("stft",))
+def _hear(
+    past: Array, spectra_before: Array, samples: Array, stft: StftConfig
+) -> tuple[Array, Array, Array, Array]:
+    """What the next block needs of samples and spectra; the newest spectra, and those in turn."""
+    hops, lead = samples.shape[1] // stft.hop_length, spectra.lead_frames(stft)
     magnitude = jnp.abs(samples)
     usable = (magnitude >= QUIETEST) & (magnitude <= LOUDEST)
     heard = jnp.where(usable, samples, jnp.zeros((), samples.dtype))
-    heard = jnp.concatenate([state.samples, heard], axis=-1)
+    heard = jnp.concatenate([past, heard], axis=-1)
     newest = spectra.stft(heard, stft)[:, lead : lead + hops]
-    waiting = jnp.concatenate([state.spectra, newest], axis=1)
-    current = waiting[:, :hops]
-    mask_state, mask = mask_function(state.mask, newest, current)
+    waiting = jnp.concatenate([spectra_before, newest], axis=1)
+    return heard[:, samples.shape[1] :], waiting[:, hops:], newest, waiting[:, :hops]
+
+
+@functools.partial(kept.jit, static_argnames=("stft",))
+def _speak(
+    masked_before: Array,
+    gains_before: Array,
+    mask: Array,
+    current: Array,
+    floor: float | Array,
+    stft: StftConfig,
+) -> tuple[Array, Array, Output]:
+    """What the next block needs of the masked spectra and gains, and the output."""
+    hops = current.shape[1]
     mask = jnp.maximum(mask, jnp.broadcast_to(jnp.asarray(floor, mask.dtype), mask.shape))
-    masked = jnp.concatenate([state.masked, masks.apply_mask(mask, current)], axis=1)
-    gains = jnp.concatenate([state.gains, _high_gains(mask)], axis=1)
-    speech = spectra.istft(masked, samples.shape[1], stft)
-    following = State(
-        heard[:, samples.shape[1] :],
-        waiting[:, hops:],
-        mask_state,
-        masked[:, hops:],
-        gains[:, hops:],
-    )
-    return following, Output(speech, spectra.to_samples(gains, stft), mask)
+    masked = jnp.concatenate([masked_before, masks.apply_mask(mask, current)], axis=1)
+    gains = jnp.concatenate([gains_before, _high_gains(mask)], axis=1)
+    speech = spectra.istft(masked, hops * stft.hop_length, stft)
+    output = Output(speech, spectra.to_samples(gains, stft), mask)
+    return masked[:, hops:], gains[:, hops:], output
 
 
 @functools.partial(jax.jit, static_argnames=("stft", "pre_roll_frames"))

@@ -3,8 +3,12 @@
 Letters: C channels, H hops of a block, n samples.
 """
 
-import functools
-from typing import Any
+import collections
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +16,18 @@ import numpy as np
 import numpy.typing as npt
 from jax import Array
 
+from blsh_jax import kept
 from blsh_jax.corpora.audio import LOUDEST
-from blsh_jax.denoising import kept, pipeline
+from blsh_jax.denoising import pipeline
 from blsh_jax.denoising.buffers import SampleQueue, Turns
 from blsh_jax.denoising.pipeline import State
 from blsh_jax.models.model import Model
+from blsh_jax.robust import bin_features
 from blsh_jax.robust.pre_roll import with_pre_roll
+
+# Blocks that are in work while another is asked for: two threads take turns.
+_MOST_PENDING = 2
+_worker = ThreadPoolExecutor(1, "blsh_jax")
 
 
 def latency(model: Model) -> int:
@@ -57,13 +67,51 @@ def step(model: Model, state: State, hop: Array) -> tuple[State, Array]:
     return state, output.speech
 
 
-@functools.partial(jax.jit, donate_argnames="state")
-def _advance(model: Model, state: State, samples: Array, floor: Array) -> tuple[State, Array]:
-    """A block: the next state, and speech and gain for higher bands, (2, C, n)."""
+class _Heard(NamedTuple):
+    """A block of one channel: (1, n) float32 each."""
+
+    speech: Array
+    high_gain: Array
+
+
+def _advance(model: Model, state: State, samples: Array, floor: Array) -> tuple[State, _Heard]:
+    """A block, in parts: the next one can begin before this one is done."""
     state, output = pipeline.apply(
         model.mask_function, state, samples, model.separation.stft, floor
     )
-    return state, jnp.stack([output.speech, output.high_gain])
+    return state, _Heard(output.speech, output.high_gain)
+
+
+_advance_at_once = kept.jit(_advance)  # one program: the least time from first sample to last
+
+
+def _turns() -> Iterator[Callable[..., Any]]:
+    """Calls of a function with arguments, in this thread and in another by turns.
+
+    JAX goes on behind a call, but does what one thread asks for one by one.
+    """
+    device = jax.config.jax_default_device  # type: ignore[attr-defined]
+
+    def elsewhere(*call: Any) -> Any:
+        with jax.default_device(device):
+            return call[0](*call[1:])
+
+    return itertools.cycle(
+        [
+            lambda *call: call[0](*call[1:]),
+            lambda *call: _worker.submit(elsewhere, *call).result(),
+        ]
+    )
+
+
+def _prepare(model: Model, hops: int) -> None:
+    """Have the longest of the parts at hand while others are made."""
+    config, stft = model.separation.speech_presence, model.separation.stft
+    past = jax.eval_shape(lambda: bin_features.nothing_heard((1, stft.num_bins)))
+    mask, mixture = (
+        jax.ShapeDtypeStruct((1, hops, stft.num_bins), dtype) for dtype in ("float32", "complex64")
+    )
+    bin_features.bin_features.prepare(past, mask, mixture, config, stft)
 
 
 def as_samples(samples: npt.ArrayLike, name: str = "samples") -> np.ndarray:
@@ -131,14 +179,19 @@ class Stream:
         hops: int = 1,
         pre_roll: bool = True,
     ):
-        # Its frames are for comparisons: they would travel with every block.
-        self._model, self._channels = model.without_frames(), channels
+        # Its frames and where it is from are for people: they would travel with every block.
+        self._model = dataclasses.replace(model, frames=None, provenance={})
+        self._channels = channels
         self._floor = np.float32(floor)
         self._stft = model.separation.stft
         self._pre_roll_frames = model.separation.features.pre_roll_frames if pre_roll else 0
         self._pre_roll = self._pre_roll_frames * self._stft.hop_length
         self._rows = 1 if channels is None else channels
         self._block = hops * self._stft.hop_length
+        self._in_parts = hops > 1 and bool(model.ferns)
+        self._most_pending = _MOST_PENDING if self._in_parts else 0
+        if self._in_parts:
+            _worker.submit(_prepare, self._model, hops)
         self._turns = Turns()
         self._restart()
 
@@ -188,8 +241,9 @@ class Stream:
         with self._turns:
             self._begin()
             blocks = -(-(self._owed + self._skip) // self._block) if self._owed else 0
+            blocks -= len(self._pending)
             self._waiting.put(np.zeros((self._rows, blocks * self._block - len(self._waiting))))
-            rest = self._run(blocks)
+            rest = self._run(blocks, most_pending=0)
             self._restart()
         return rest
 
@@ -199,7 +253,7 @@ class Stream:
             jax.tree.map(lambda zeros: np.zeros(zeros.shape, zeros.dtype), silence)
             for _ in range(self._rows)
         ]
-        self._waiting = SampleQueue(self._rows)
+        self._waiting, self._pending = SampleQueue(self._rows), collections.deque[list[_Heard]]()
         self._skip = latency(self._model) + self._pre_roll
         self._owed, self._begun = 0, False
 
@@ -212,18 +266,34 @@ class Stream:
         self._waiting.put(self._waiting.take(rest))
         self._begun = True
 
-    def _run(self, blocks: int) -> tuple[np.ndarray, np.ndarray]:
-        """Work on whole blocks; cut off what is before the signal's start and after its end."""
-        pieces: list[list[Any]] = [[np.zeros((2, 1, 0), np.float32)] for _ in self._states]
+    def _run(self, blocks: int, most_pending: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Work on whole blocks; what is done, but for so many blocks that may still be in work."""
+        most = self._most_pending if most_pending is None else most_pending
+        turns, nothing = _turns(), np.zeros((self._rows, 0), np.float32)
+        done = [(nothing, nothing)]
         for _ in range(blocks):
             samples = self._waiting.take(self._block)
+            self._pending.append([])
             # One after another: one compiled step, however many channels there are.
             for row, state in enumerate(self._states):
                 given = self._model, state, samples[row : row + 1], self._floor
-                advance = kept.program(_advance, (state, self._floor), *given)
-                self._states[row], output = advance(*given)
-                pieces[row].append(output)
-        speech, gain = np.block(pieces)[..., self._skip :][..., : self._owed]
-        self._skip = max(0, self._skip - blocks * self._block)
+                if self._in_parts:
+                    self._states[row], heard = next(turns)(_advance, *given)
+                else:
+                    self._states[row], heard = _advance_at_once(*given)
+                self._pending[-1].append(heard)
+            if len(self._pending) > self._most_pending:
+                done.append(self._take())
+        while len(self._pending) > most:
+            done.append(self._take())
+        speech, gain = (np.concatenate(parts, axis=-1) for parts in zip(*done, strict=True))
+        return speech, gain
+
+    def _take(self) -> tuple[np.ndarray, np.ndarray]:
+        """The oldest block, (C, n) each, but for what is before the start or after the end."""
+        rows = zip(*self._pending.popleft(), strict=True)
+        first, last = self._skip, self._skip + self._owed
+        speech, gain = (np.concatenate(row)[:, first:last] for row in rows)
+        self._skip = max(0, self._skip - self._block)
         self._owed -= speech.shape[-1]
         return speech, gain

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from blsh_jax import kept
 from blsh_jax.config import SpeechPresenceConfig, StftConfig
 from blsh_jax.paper import spectra
 from blsh_jax.robust import speech_presence, voicing
@@ -123,8 +124,8 @@ def nothing_heard(shape: tuple[int, ...]) -> BinPast:
     return BinPast(speech_presence.nothing_heard(shape), means, *past)
 
 
-# Both stages of a mask trace it once.
-@functools.partial(jax.jit, static_argnames=("config", "stft"))
+# Both stages of a mask trace it once, and outside of jit compile it once.
+@functools.partial(kept.jit, static_argnames=("config", "stft"))
 def bin_features(
     past: BinPast, mask: Array, mixture: Array, config: SpeechPresenceConfig, stft: StftConfig
 ) -> tuple[BinPast, Array]:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from blsh_jax import kept
 from blsh_jax.config import SeparationConfig, SpeechPresenceConfig, StftConfig
 from blsh_jax.paper.separation import FrameDictionary, MaskFunction, NeighborMask
 from blsh_jax.robust import ferns
@@ -95,23 +96,58 @@ class FernMask:
         Returns:
             The next state, and (D or 2 D, ..., T, F) uint8, of the frames ``look_ahead`` before.
         """
-        count = newest.shape[-2]
-        waiting = jnp.concatenate([state.spectra, newest], axis=-2)
-        current = waiting[..., :count, :]
-        inner, mask = self.inner(state.inner, newest, current)
-        past, values = bin_features(state.past, mask, current, self.presence, self.stft)
-        known = jnp.concatenate([state.values, values], axis=-2)
-        following = FernState(inner, waiting[..., count:, :], past, known[..., count:, :])
-        if self.ahead:
-            values = jnp.concatenate([known[..., :count, :], known[..., self.ahead :, :]])
-        return following, values
+        state, values = self._of_bins(state, newest)
+        waiting, values = _with_later(state.values, values)
+        return state._replace(values=waiting), values
 
     def __call__(self, state: FernState, newest: Array, current: Array) -> tuple[FernState, Array]:
         """As ``MaskFunction``."""
         if self.ferns is None:
             raise ValueError("no ferns to ask: learn them first")
-        state, values = self.features(state, newest)
-        return state, jax.nn.sigmoid(ferns.score(self.ferns, values))
+        state, values = self._of_bins(state, newest)
+        waiting, mask = _ask(self.ferns, state.values, values)
+        return state._replace(values=waiting), mask
+
+    def _of_bins(self, state: FernState, newest: Array) -> tuple[FernState, Array]:
+        """The features (D, ..., T, F) of the newest bins that the inner function has masks of."""
+        spectra, current = _delayed(state.spectra, newest)
+        # Outside of jit each of these is a program by itself, and both stages have one in common.
+        call = (
+            self.inner if isinstance(self.inner, FernMask) else functools.partial(_call, self.inner)
+        )
+        inner, mask = call(state.inner, newest, current)
+        past, values = bin_features(state.past, mask, current, self.presence, self.stft)
+        return FernState(inner, spectra, past, state.values), values
+
+
+@kept.jit
+def _call(function: MaskFunction, state: Any, newest: Array, current: Array) -> tuple[Any, Array]:
+    return function(state, newest, current)
+
+
+@kept.jit
+def _ask(asked: Ferns, waiting: Array, values: Array) -> tuple[Array, Array]:
+    """The features that wait for later ones now, and the mask of the frames that have theirs."""
+    waiting, values = _with_later(waiting, values)
+    return waiting, jax.nn.sigmoid(ferns.score(asked, values))
+
+
+def _with_later(waiting: Array, values: Array) -> tuple[Array, Array]:
+    """The features that wait for later ones now, and beside those that waited the later ones."""
+    ahead = waiting.shape[-2]
+    if not ahead:
+        return waiting, values
+    known, count = jnp.concatenate([waiting, values], axis=-2), values.shape[-2]
+    with_later = jnp.concatenate([known[..., :count, :], known[..., ahead:, :]])
+    return known[..., count:, :], with_later
+
+
+def _delayed(waiting: Array, newest: Array) -> tuple[Array, Array]:
+    """The spectra that wait for masks now, and as many as came, of those that waited longest."""
+    if not waiting.shape[-2]:
+        return waiting, newest
+    known, count = jnp.concatenate([waiting, newest], axis=-2), newest.shape[-2]
+    return known[..., count:, :], known[..., :count, :]
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["inner"], meta_fields=["weight"])
@@ -150,27 +186,33 @@ class DecisiveMask:
     ) -> tuple[tuple[Any, Array], Array]:
         """As ``MaskFunction``."""
         inner, mask = self.inner(state[0], newest, current)
-        energy = jnp.square(jnp.abs(current))
-        parts = jnp.stack([jnp.sum(m * energy, axis=-1) for m in (mask, 1 - mask)], axis=-1)
+        past, mask = _decided(state[1], mask, current, self.weight)
+        return (inner, past), mask
 
-        def follow(past: Array, now: Array) -> tuple[Array, Array]:
-            past = DECISION_MEMORY * past + now
-            return past, past
 
-        past, recent = jax.lax.scan(follow, state[1], jnp.moveaxis(parts, -2, 0))
-        of_frame, of_late = _log_ratio(parts), _log_ratio(jnp.moveaxis(recent, 0, -2))
-        raised = jnp.maximum(of_late - SURE_SPEECH, 0)
-        lowered = jnp.maximum(SURE_NOISE - jnp.maximum(of_late, of_frame), 0)
-        against = jnp.exp(self.weight * (lowered - raised))[..., None]
-        return (inner, past), mask / (mask + (1 - mask) * against)
+@functools.partial(kept.jit, static_argnames=("weight",))
+def _decided(past: Array, mask: Array, current: Array, weight: float) -> tuple[Array, Array]:
+    energy = jnp.square(jnp.abs(current))
+    parts = jnp.stack([jnp.sum(m * energy, axis=-1) for m in (mask, 1 - mask)], axis=-1)
+
+    def follow(before: Array, now: Array) -> tuple[Array, Array]:
+        after = DECISION_MEMORY * before + now
+        return after, after
+
+    last, recent = jax.lax.scan(follow, past, jnp.moveaxis(parts, -2, 0))
+    of_frame, of_late = _log_ratio(parts), _log_ratio(jnp.moveaxis(recent, 0, -2))
+    raised = jnp.maximum(of_late - SURE_SPEECH, 0)
+    lowered = jnp.maximum(SURE_NOISE - jnp.maximum(of_late, of_frame), 0)
+    against = jnp.exp(weight * (lowered - raised))[..., None]
+    return last, mask / (mask + (1 - mask) * against)
 
 
 def _log_ratio(parts: Array) -> Array:
     """(..., 2) energies kept and taken away to (...) log-odds, limited; 0 in digital silence."""
     total = jnp.sum(parts, axis=-1)
-    kept = jnp.where(total > 0, parts[..., 0] / jnp.where(total > 0, total, 1), 0.5)
-    kept = jnp.clip(kept, LEAST_PART, 1 - LEAST_PART)
-    return jnp.log(kept / (1 - kept))
+    share = jnp.where(total > 0, parts[..., 0] / jnp.where(total > 0, total, 1), 0.5)
+    share = jnp.clip(share, LEAST_PART, 1 - LEAST_PART)
+    return jnp.log(share / (1 - share))
 
 
 @functools.partial(
@@ -200,7 +242,12 @@ class PowerMask:
     def __call__(self, state: Any, newest: Array, current: Array) -> tuple[Any, Array]:
         """As ``MaskFunction``."""
         state, mask = self.inner(state, newest, current)
-        return state, mask**self.exponent
+        return state, _power(mask, self.exponent)
+
+
+@functools.partial(kept.jit, static_argnames=("exponent",))
+def _power(mask: Array, exponent: float) -> Array:
+    return mask**exponent
 
 
 def phase_sensitive_mask(speech: Array, mixture: Array) -> Array:
