@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from blsh_jax import kept
@@ -26,6 +27,7 @@ from blsh_jax.config import StftConfig
 from blsh_jax.corpora.audio import LOUDEST, QUIETEST
 from blsh_jax.paper import masks, spectra
 from blsh_jax.paper.separation import MaskFunction
+from blsh_jax.robust import mask_stage
 from blsh_jax.robust.pre_roll import with_pre_roll
 
 # The highest quarter of the bins (6 to 8 kHz at 16 kHz) speaks for all that lies above them.
@@ -95,6 +97,12 @@ def init(mask_function: MaskFunction, channels: int, stft: StftConfig) -> State:
     )
 
 
+def at_rest(mask_function: MaskFunction, channels: int, stft: StftConfig) -> State:
+    """``init`` as NumPy arrays: the zeros of JAX are compiled, size by size."""
+    silence = jax.eval_shape(lambda: init(mask_function, channels, stft))
+    return jax.tree.map(lambda zeros: np.zeros(zeros.shape, zeros.dtype), silence)
+
+
 def apply(
     mask_function: MaskFunction,
     state: State,
@@ -130,7 +138,7 @@ def apply(
             f"samples has shape {samples.shape}: give ({channels}, a multiple of {hop}) samples"
         )
     heard, waiting, newest, current = _hear(state.samples, state.spectra, samples, stft)
-    mask_state, mask = mask_function(state.mask, newest, current)
+    mask_state, mask = mask_stage.call(mask_function, state.mask, newest, current)
     masked, gains, output = _speak(state.masked, state.gains, mask, current, floor, stft)
     return State(heard, waiting, mask_state, masked, gains), output
 
@@ -169,7 +177,6 @@ def _speak(
     return masked[:, hops:], gains[:, hops:], output
 
 
-@functools.partial(jax.jit, static_argnames=("stft", "pre_roll_frames"))
 def separate(
     mixtures: Array,
     mask_function: MaskFunction,
@@ -191,21 +198,31 @@ def separate(
 
     Source: [ICASSP20] Algorithm 1.
     """
-    num_samples, hop = mixtures.shape[-1], stft.hop_length
-    lag = latency(mask_function.look_ahead, stft) + pre_roll_frames * hop
-    padded = jnp.pad(mixtures, ((0, 0), (0, _until_complete(num_samples, mask_function, stft))))
-    heard = with_pre_roll(padded, pre_roll_frames, stft)
-    start = init(mask_function, len(mixtures), stft)
-    _, (speech, gain, mask) = apply(mask_function, start, heard, stft, floor)
-    within = slice(lag, lag + num_samples)
-    ready = mask_function.look_ahead + pre_roll_frames
-    return Output(speech[:, within], gain[:, within], mask[:, ready:])
+    look_ahead, num_samples = mask_function.look_ahead, mixtures.shape[-1]
+    heard = _padded(mixtures, look_ahead, pre_roll_frames, stft)
+    _, output = apply(
+        mask_function, at_rest(mask_function, len(mixtures), stft), heard, stft, floor
+    )
+    return _aligned(output, num_samples, look_ahead, pre_roll_frames, stft)
 
 
-def _until_complete(num_samples: int, mask_function: MaskFunction, stft: StftConfig) -> int:
-    """Zeros after a signal that fill its last hop and complete its last sample."""
-    lag = latency(mask_function.look_ahead, stft)
-    return lag + -num_samples % stft.hop_length
+@functools.partial(jax.jit, static_argnames=("look_ahead", "pre_roll_frames", "stft"))
+def _padded(mixtures: Array, look_ahead: int, pre_roll_frames: int, stft: StftConfig) -> Array:
+    """The pre-roll before, and zeros after that fill the last hop and complete the last sample."""
+    zeros = latency(look_ahead, stft) + -mixtures.shape[-1] % stft.hop_length
+    return with_pre_roll(jnp.pad(mixtures, ((0, 0), (0, zeros))), pre_roll_frames, stft)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("num_samples", "look_ahead", "pre_roll_frames", "stft")
+)
+def _aligned(
+    output: Output, num_samples: int, look_ahead: int, pre_roll_frames: int, stft: StftConfig
+) -> Output:
+    """What belongs to the mixtures, of what came out."""
+    lag = latency(look_ahead, stft) + pre_roll_frames * stft.hop_length
+    speech, gain = (signal[:, lag : lag + num_samples] for signal in output[:2])
+    return Output(speech, gain, output.mask[:, look_ahead + pre_roll_frames :])
 
 
 def _high_gains(mask: Array) -> Array:

@@ -188,9 +188,9 @@ class Stream:
         self._pre_roll = self._pre_roll_frames * self._stft.hop_length
         self._rows = 1 if channels is None else channels
         self._block = hops * self._stft.hop_length
-        self._in_parts = hops > 1 and bool(model.ferns)
+        self._in_parts = hops > 1
         self._most_pending = _MOST_PENDING if self._in_parts else 0
-        if self._in_parts:
+        if self._in_parts and model.ferns:
             _worker.submit(_prepare, self._model, hops)
         self._turns = Turns()
         self._restart()
@@ -248,11 +248,8 @@ class Stream:
         return rest
 
     def _restart(self) -> None:
-        silence = jax.eval_shape(init, self._model)  # the zeros of JAX are compiled, size by size
-        self._states = [
-            jax.tree.map(lambda zeros: np.zeros(zeros.shape, zeros.dtype), silence)
-            for _ in range(self._rows)
-        ]
+        function = self._model.mask_function
+        self._states = [pipeline.at_rest(function, 1, self._stft) for _ in range(self._rows)]
         self._waiting, self._pending = SampleQueue(self._rows), collections.deque[list[_Heard]]()
         self._skip = latency(self._model) + self._pre_roll
         self._owed, self._begun = 0, False

@@ -111,17 +111,36 @@ class FernMask:
     def _of_bins(self, state: FernState, newest: Array) -> tuple[FernState, Array]:
         """The features (D, ..., T, F) of the newest bins that the inner function has masks of."""
         spectra, current = _delayed(state.spectra, newest)
-        # Outside of jit each of these is a program by itself, and both stages have one in common.
-        call = (
-            self.inner if isinstance(self.inner, FernMask) else functools.partial(_call, self.inner)
-        )
-        inner, mask = call(state.inner, newest, current)
+        inner, mask = call(self.inner, state.inner, newest, current)
         past, values = bin_features(state.past, mask, current, self.presence, self.stft)
         return FernState(inner, spectra, past, state.values), values
 
 
+def call(function: MaskFunction, state: Any, newest: Array, current: Array) -> tuple[Any, Array]:
+    """A mask function as few programs, outside of jit: ferns in parts, others as one.
+
+    Parts are compiled once for all that have them in common, as both stages of ferns have the
+    features of bins, and the next block's can begin before this block is done.
+
+    Args:
+        function: the mask function.
+        state: as of ``MaskFunction``, as are the others.
+        newest: (..., T, F) complex64.
+        current: (..., T, F) complex64.
+
+    Returns:
+        As ``MaskFunction``.
+    """
+    outer = function
+    while isinstance(outer, (DecisiveMask, PowerMask)):
+        outer = outer.inner
+    if isinstance(outer, FernMask):
+        return function(state, newest, current)
+    return _at_once(function, state, newest, current)  # type: ignore[no-any-return]
+
+
 @kept.jit
-def _call(function: MaskFunction, state: Any, newest: Array, current: Array) -> tuple[Any, Array]:
+def _at_once(function: MaskFunction, state: Any, newest: Array, current: Array) -> Any:
     return function(state, newest, current)
 
 
