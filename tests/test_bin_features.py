@@ -1,7 +1,5 @@
 """Features of bins: against a loop over frames in float64, in blocks, and for silence."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +13,7 @@ CONFIG = SpeechPresenceConfig(0.6, 1.3, 0.8, 0.3, 0.25, 0.5, prior_log_odds=-0.3
 STFT = StftConfig(sample_rate=8000, window_length=256, hop_length=64)
 FRAMES, BINS, HERTZ = 12, 129, 31.25 * np.arange(129)
 
-features = jax.jit(functools.partial(bin_features, config=CONFIG, stft=STFT))
+features = jax.jit(lambda past, mask, mixture: bin_features(past, mask, mixture, CONFIG, STFT))
 
 
 def _inputs():

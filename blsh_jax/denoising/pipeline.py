@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from blsh_jax import kept
@@ -95,12 +94,6 @@ def init(mask_function: MaskFunction, channels: int, stft: StftConfig) -> State:
         jnp.zeros((channels, lead, bins), jnp.complex64),
         jnp.zeros((channels, lead), jnp.float32),
     )
-
-
-def at_rest(mask_function: MaskFunction, channels: int, stft: StftConfig) -> State:
-    """``init`` as NumPy arrays: the zeros of JAX are compiled, size by size."""
-    silence = jax.eval_shape(lambda: init(mask_function, channels, stft))
-    return jax.tree.map(lambda zeros: np.zeros(zeros.shape, zeros.dtype), silence)
 
 
 def apply(
@@ -200,9 +193,8 @@ def separate(
     """
     look_ahead, num_samples = mask_function.look_ahead, mixtures.shape[-1]
     heard = _padded(mixtures, look_ahead, pre_roll_frames, stft)
-    _, output = apply(
-        mask_function, at_rest(mask_function, len(mixtures), stft), heard, stft, floor
-    )
+    start = mask_stage.zeros_of(init, mask_function, len(mixtures), stft)
+    _, output = apply(mask_function, start, heard, stft, floor)
     return _aligned(output, num_samples, look_ahead, pre_roll_frames, stft)
 
 

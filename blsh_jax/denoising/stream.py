@@ -23,6 +23,7 @@ from blsh_jax.denoising.buffers import SampleQueue, Turns
 from blsh_jax.denoising.pipeline import State
 from blsh_jax.models.model import Model
 from blsh_jax.robust import bin_features
+from blsh_jax.robust.mask_stage import zeros_of
 from blsh_jax.robust.pre_roll import with_pre_roll
 
 # Blocks that are in work while another is asked for: two threads take turns.
@@ -248,8 +249,7 @@ class Stream:
         return rest
 
     def _restart(self) -> None:
-        function = self._model.mask_function
-        self._states = [pipeline.at_rest(function, 1, self._stft) for _ in range(self._rows)]
+        self._states = [zeros_of(init, self._model) for _ in range(self._rows)]
         self._waiting, self._pending = SampleQueue(self._rows), collections.deque[list[_Heard]]()
         self._skip = latency(self._model) + self._pre_roll
         self._owed, self._begun = 0, False

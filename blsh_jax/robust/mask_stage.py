@@ -9,11 +9,12 @@ noise is tracked anew with a better mask, and looks a few frames ahead.
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from blsh_jax import kept
@@ -139,6 +140,17 @@ def call(function: MaskFunction, state: Any, newest: Array, current: Array) -> t
     return _at_once(function, state, newest, current)  # type: ignore[no-any-return]
 
 
+def zeros_of(init: Callable[..., Any], *arguments: Any) -> Any:
+    """A state before the first frame as NumPy arrays: the zeros of JAX are compiled, size by size.
+
+    Args:
+        init: gives it, all zeros.
+        *arguments: of ``init``.
+    """
+    silence = jax.eval_shape(lambda: init(*arguments))
+    return jax.tree.map(lambda zeros: np.zeros(zeros.shape, zeros.dtype), silence)
+
+
 @kept.jit
 def _at_once(function: MaskFunction, state: Any, newest: Array, current: Array) -> Any:
     return function(state, newest, current)
@@ -151,6 +163,7 @@ def _ask(asked: Ferns, waiting: Array, values: Array) -> tuple[Array, Array]:
     return waiting, jax.nn.sigmoid(ferns.score(asked, values))
 
 
+@jax.jit
 def _with_later(waiting: Array, values: Array) -> tuple[Array, Array]:
     """The features that wait for later ones now, and beside those that waited the later ones."""
     ahead = waiting.shape[-2]
@@ -161,6 +174,7 @@ def _with_later(waiting: Array, values: Array) -> tuple[Array, Array]:
     return known[..., count:, :], with_later
 
 
+@jax.jit
 def _delayed(waiting: Array, newest: Array) -> tuple[Array, Array]:
     """The spectra that wait for masks now, and as many as came, of those that waited longest."""
     if not waiting.shape[-2]:

@@ -17,7 +17,7 @@ from jax import Array
 from tqdm import tqdm
 
 from blsh_jax import corpora
-from blsh_jax.config import TrainConfig
+from blsh_jax.config import SeparationConfig, TrainConfig
 from blsh_jax.corpora import Batch
 from blsh_jax.paper import spectra
 from blsh_jax.paper.separation import Dictionary, MaskFunction, NeighborMask
@@ -26,7 +26,13 @@ from blsh_jax.robust.augmentation import AugmentedMixtures
 from blsh_jax.robust.features import feature_function
 from blsh_jax.robust.ferns import Ferns, Samples
 from blsh_jax.robust.high_pass import high_pass
-from blsh_jax.robust.mask_stage import FernMask, fern_stage, phase_sensitive_mask, with_ferns
+from blsh_jax.robust.mask_stage import (
+    FernMask,
+    fern_stage,
+    phase_sensitive_mask,
+    with_ferns,
+    zeros_of,
+)
 from blsh_jax.robust.pre_roll import with_pre_roll
 
 _BATCH_SIZE = 8
@@ -170,7 +176,11 @@ def _drawn(
     batch: Batch, function: FernMask, config: TrainConfig, rng: np.random.Generator
 ) -> list[tuple[np.ndarray, ...]]:
     """Some bins of each mixture: the arrays of ``Samples``."""
-    values, targets, energy = _analysed(batch.speech, batch.noise, function, config)
+    newest, targets, energy = _analysed(
+        batch.speech, batch.noise, function.look_ahead, config.high_pass_hz, config.separation
+    )
+    start = zeros_of(function.init, (len(batch.speech),))
+    _, values = function.features(start, newest)
     energies = np.asarray(energy).reshape(len(energy), -1)[: np.count_nonzero(batch.lengths)]
     by_magnitude = round(_BY_MAGNITUDE * config.ferns.fern_bins)
     drawn = np.zeros((len(batch.lengths), config.ferns.fern_bins), np.int32)
@@ -183,34 +193,32 @@ def _drawn(
         important = np.minimum(energies_of_bins[drawn[row]], _MOST_ENERGY * mean) / mean
         often = _BY_MAGNITUDE * shares[drawn[row]] * size + 1 - _BY_MAGNITUDE
         weights[row] = important / often
-    known, wanted = map(np.asarray, _at(values, targets, drawn))
+    before = values.shape[-2] - targets.shape[-2]
+    known, wanted = map(np.asarray, _at(values, targets, drawn, before))
     return [(known[:, row], wanted[row], weights[row]) for row in range(len(energies))]
 
 
-@jax.jit
-def _at(values: Array, targets: Array, places: Array) -> tuple[Array, Array]:
-    """(D, U, B) of values (D, U, T, F), and (U, B) of targets, at places (U, B) in T * F."""
+@functools.partial(jax.jit, static_argnames="before")
+def _at(values: Array, targets: Array, places: Array, before: int) -> tuple[Array, Array]:
+    """(D, U, B) of values (D, U, before + T, F), (U, B) of targets, at places (U, B) in T * F."""
     frames, bins = jnp.divmod(places, targets.shape[-1])
     rows = jnp.arange(len(places))[:, None]
-    return values[:, rows, frames, bins], targets[rows, frames, bins]
+    return values[:, rows, before + frames, bins], targets[rows, frames, bins]
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@functools.partial(jax.jit, static_argnames=("look_ahead", "high_pass_hz", "used"))
 def _analysed(
-    speech: Array, noise: Array, function: FernMask, config: TrainConfig
+    speech: Array, noise: Array, look_ahead: int, high_pass_hz: float, used: SeparationConfig
 ) -> tuple[Array, Array, Array]:
-    """Features (D or 2 D, U, T, F) uint8, targets and energies (U, T, F), without the pre-roll."""
-    used = config.separation
+    """The mixture's spectra with pre-roll and silence; without, targets and energies (U, T, F)."""
     pre_roll = used.features.pre_roll_frames
     spoken, rest = (
         spectra.stft(with_pre_roll(part, pre_roll, used.stft), used.stft)
         for part in (speech, noise)
     )
     mixture = spoken + rest
-    ahead = function.look_ahead
-    newest = jnp.pad(mixture, ((0, 0), (0, ahead), (0, 0)))
-    _, values = function.features(function.init((len(speech),)), newest)
     target = phase_sensitive_mask(spoken, mixture)
-    target = high_pass(target, config.high_pass_hz, used.stft)
+    target = high_pass(target, high_pass_hz, used.stft)
     energy = jnp.square(jnp.abs(mixture))
-    return values[:, :, pre_roll + ahead :], target[:, pre_roll:], energy[:, pre_roll:]
+    newest = jnp.pad(mixture, ((0, 0), (0, look_ahead), (0, 0)))
+    return newest, target[:, pre_roll:], energy[:, pre_roll:]
