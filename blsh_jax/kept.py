@@ -104,7 +104,10 @@ class Kept:
     def _program(
         self, arguments: Any, static: tuple[Any, ...], leaves: Sequence[Any], structure: Any
     ) -> Callable[..., Any]:
-        shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        # Numbers of Python have neither, and a weaker type than arrays.
+        shapes = tuple(
+            (getattr(leaf, "shape", ()), getattr(leaf, "dtype", type(leaf))) for leaf in leaves
+        )
         # A program with the native kernel inside needs that very kernel.
         key = self._name, structure, shapes, static, native.target()
         with _lock:

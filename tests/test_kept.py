@@ -54,9 +54,12 @@ def test_a_program_is_traced_once_and_then_read_by_all_that_decides_it(folder, m
     longer = {"x": np.arange(4, dtype=np.float32)}, np.float32(2)
     np.testing.assert_array_equal(counted(traced)(*longer, 2).scaled, [0, 2, 4, 6])
     assert traced == [1, 2, 2]
+    for _ in range(2):
+        check(counted(traced)(ARGUMENTS[0], 2.0, 1), 1)  # a number of Python
+    assert traced == [1, 2, 2, 1]
     monkeypatch.setattr(kept, "_folder", None)
     check(counted(traced)(*ARGUMENTS, 3), 3)
-    assert len([*folder.glob("*.program")]) == 3
+    assert len([*folder.glob("*.program")]) == 4
 
 
 def test_inside_other_functions_it_is_a_part_of_them(folder):
