@@ -193,8 +193,8 @@ def separate(
     """
     look_ahead, num_samples = mask_function.look_ahead, mixtures.shape[-1]
     heard = _padded(mixtures, look_ahead, pre_roll_frames, stft)
-    start = mask_stage.zeros_of(init, mask_function, len(mixtures), stft)
-    _, output = apply(mask_function, start, heard, stft, floor)
+    start = jax.eval_shape(lambda: init(mask_function, len(mixtures), stft))
+    _, output = apply(mask_function, mask_stage.zeros_of(start), heard, stft, floor)
     return _aligned(output, num_samples, look_ahead, pre_roll_frames, stft)
 
 

@@ -249,7 +249,8 @@ class Stream:
         return rest
 
     def _restart(self) -> None:
-        self._states = [zeros_of(init, self._model) for _ in range(self._rows)]
+        silence = zeros_of(jax.eval_shape(init, self._model))
+        self._states = [silence] * self._rows
         self._waiting, self._pending = SampleQueue(self._rows), collections.deque[list[_Heard]]()
         self._skip = latency(self._model) + self._pre_roll
         self._owed, self._begun = 0, False

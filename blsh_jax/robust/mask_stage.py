@@ -9,7 +9,7 @@ noise is tracked anew with a better mask, and looks a few frames ahead.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -140,15 +140,13 @@ def call(function: MaskFunction, state: Any, newest: Array, current: Array) -> t
     return _at_once(function, state, newest, current)  # type: ignore[no-any-return]
 
 
-def zeros_of(init: Callable[..., Any], *arguments: Any) -> Any:
+def zeros_of(state: Any) -> Any:
     """A state before the first frame as NumPy arrays: the zeros of JAX are compiled, size by size.
 
     Args:
-        init: gives it, all zeros.
-        *arguments: of ``init``.
+        state: shapes and dtypes of what ``init`` returns, of ``jax.eval_shape``.
     """
-    silence = jax.eval_shape(lambda: init(*arguments))
-    return jax.tree.map(lambda zeros: np.zeros(zeros.shape, zeros.dtype), silence)
+    return jax.tree.map(lambda zeros: np.zeros(zeros.shape, zeros.dtype), state)
 
 
 @kept.jit

@@ -179,8 +179,8 @@ def _drawn(
     newest, targets, energy = _analysed(
         batch.speech, batch.noise, function.look_ahead, config.high_pass_hz, config.separation
     )
-    start = zeros_of(function.init, (len(batch.speech),))
-    _, values = function.features(start, newest)
+    start = jax.eval_shape(lambda: function.init((len(batch.speech),)))
+    _, values = function.features(zeros_of(start), newest)
     energies = np.asarray(energy).reshape(len(energy), -1)[: np.count_nonzero(batch.lengths)]
     by_magnitude = round(_BY_MAGNITUDE * config.ferns.fern_bins)
     drawn = np.zeros((len(batch.lengths), config.ferns.fern_bins), np.int32)
