@@ -1,6 +1,7 @@
 """Streaming: hop by hop, in odd pieces or in blocks, the result is that of the whole signal."""
 
 import dataclasses
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -148,7 +149,7 @@ def test_a_call_that_was_stopped_in_the_middle_breaks_the_signal_off(monkeypatch
     streamed = Stream(MODELS["magnitude"])
     streamed.feed(speech_like(3000))
     with monkeypatch.context() as patch:
-        patch.setattr(stream, "_advance_at_once", interrupted)
+        patch.setattr(streamed, "_ways", itertools.repeat(interrupted))
         with pytest.raises(KeyboardInterrupt):
             streamed.feed(speech_like(3000))
     for call in (streamed.flush, lambda: streamed.feed(np.zeros(5, np.float32))):
@@ -171,7 +172,7 @@ def test_two_threads_at_once_are_refused_and_one_after_the_other_are_not(monkeyp
 
     with ThreadPoolExecutor(1) as other:
         with monkeypatch.context() as patch:
-            patch.setattr(stream, "_advance_at_once", slow)
+            patch.setattr(streamed, "_ways", itertools.repeat(slow))
             first = other.submit(streamed.feed, noisy[:3000])
             assert inside.wait(60)
             for call in (streamed.flush, lambda: streamed.feed(noisy[:9])):

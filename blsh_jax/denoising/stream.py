@@ -6,7 +6,7 @@ Letters: C channels, H hops of a block, n samples.
 import collections
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -86,23 +86,18 @@ def _advance(model: Model, state: State, samples: Array, floor: Array) -> tuple[
 _advance_at_once = kept.jit(_advance)  # one program: the least time from first sample to last
 
 
-def _turns() -> Iterator[Callable[..., Any]]:
-    """Calls of a function with arguments, in this thread and in another by turns.
+def _advance_elsewhere(*given: Any) -> Any:
+    """``_advance``, asked for by another thread.
 
     JAX goes on behind a call, but does what one thread asks for one by one.
     """
     device = jax.config.jax_default_device  # type: ignore[attr-defined]
 
-    def elsewhere(*call: Any) -> Any:
+    def advance() -> Any:
         with jax.default_device(device):
-            return call[0](*call[1:])
+            return _advance(*given)
 
-    return itertools.cycle(
-        [
-            lambda *call: call[0](*call[1:]),
-            lambda *call: _worker.submit(elsewhere, *call).result(),
-        ]
-    )
+    return _worker.submit(advance).result()
 
 
 def _prepare(model: Model, hops: int) -> None:
@@ -189,9 +184,13 @@ class Stream:
         self._pre_roll = self._pre_roll_frames * self._stft.hop_length
         self._rows = 1 if channels is None else channels
         self._block = hops * self._stft.hop_length
-        self._in_parts = hops > 1
-        self._most_pending = _MOST_PENDING if self._in_parts else 0
-        if self._in_parts and model.ferns:
+        in_parts = hops > 1
+        ways: tuple[Callable[..., Any], ...] = (_advance_at_once,)
+        if in_parts:
+            ways = _advance, _advance_elsewhere
+        self._ways = itertools.cycle(ways)
+        self._most_pending = _MOST_PENDING if in_parts else 0
+        if in_parts and model.ferns:
             _worker.submit(_prepare, self._model, hops)
         self._turns = Turns()
         self._restart()
@@ -267,18 +266,15 @@ class Stream:
     def _run(self, blocks: int, most_pending: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Work on whole blocks; what is done, but for so many blocks that may still be in work."""
         most = self._most_pending if most_pending is None else most_pending
-        turns, nothing = _turns(), np.zeros((self._rows, 0), np.float32)
-        done = [(nothing, nothing)]
+        done = [(np.zeros((self._rows, 0), np.float32),) * 2]
         for _ in range(blocks):
             samples = self._waiting.take(self._block)
             self._pending.append([])
             # One after another: one compiled step, however many channels there are.
             for row, state in enumerate(self._states):
+                advance = next(self._ways)
                 given = self._model, state, samples[row : row + 1], self._floor
-                if self._in_parts:
-                    self._states[row], heard = next(turns)(_advance, *given)
-                else:
-                    self._states[row], heard = _advance_at_once(*given)
+                self._states[row], heard = advance(*given)
                 self._pending[-1].append(heard)
             if len(self._pending) > self._most_pending:
                 done.append(self._take())
