@@ -6,7 +6,7 @@ Letters: C channels, H hops of a block, n samples.
 import collections
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -161,7 +161,8 @@ class Stream:
         model: what to denoise with.
         channels: C for (C, n) pieces; None for (n,) pieces.
         floor: the smallest gain of a bin, in [0, 1].
-        hops: H, hops that are worked on at a time: 1 for the least delay, hundreds for files.
+        hops: H, hops that are worked on at a time: 1 for the least delay, hundreds for files; of
+            more than one, two blocks are in work while the next one fills.
         pre_roll: hold the first samples back until there are enough to hear them backwards before
             (``robust.pre_roll``), if the model's features ask for that; without it the noise
             is learned on the way, as a live signal needs.
@@ -184,14 +185,13 @@ class Stream:
         self._pre_roll = self._pre_roll_frames * self._stft.hop_length
         self._rows = 1 if channels is None else channels
         self._block = hops * self._stft.hop_length
-        in_parts = hops > 1
-        ways: tuple[Callable[..., Any], ...] = (_advance_at_once,)
-        if in_parts:
-            ways = _advance, _advance_elsewhere
-        self._ways = itertools.cycle(ways)
-        self._most_pending = _MOST_PENDING if in_parts else 0
-        if in_parts and model.ferns:
-            _worker.submit(_prepare, self._model, hops)
+        self._ways: Iterator[Callable[..., Any]] = itertools.repeat(_advance_at_once)
+        self._most_pending = 0
+        if hops > 1:
+            self._ways = itertools.cycle((_advance, _advance_elsewhere))
+            self._most_pending = _MOST_PENDING
+            if model.ferns:
+                _worker.submit(_prepare, self._model, hops)
         self._turns = Turns()
         self._restart()
 
