@@ -8,6 +8,7 @@ import pytest
 from blsh_jax.config import FeatureConfig, SeparationConfig, StftConfig
 from blsh_jax.denoising import pipeline
 from blsh_jax.paper import codes, masks, separation, spectra
+from blsh_jax.robust import mask_stage
 from blsh_jax.robust.features import feature_function
 from blsh_jax.robust.mask_stage import mask_function
 from blsh_jax.search import packing
@@ -59,10 +60,12 @@ def test_the_prefix_of_a_dictionary_is_the_dictionary_of_the_prefix(material, di
 
 def test_separation_equals_its_steps_and_compiles_once_per_shape(material, dictionary):
     separated = mask_function(dictionary, CONFIG)
-    before = pipeline.separate._cache_size()
+    kept = pipeline._hear, mask_stage._at_once, pipeline._speak
+    parts = pipeline._padded, *(part._jitted for part in kept), pipeline._aligned
+    before = [part._cache_size() for part in parts]
     mixtures = np.random.default_rng(5).standard_normal((3, 400)).astype(np.float32)
     outputs = [pipeline.separate(m, separated, STFT) for m in (mixtures, mixtures[::-1].copy())]
-    assert pipeline.separate._cache_size() == before + 1
+    assert [part._cache_size() for part in parts] == [size + 1 for size in before]
     np.testing.assert_allclose(outputs[1].speech[::-1], outputs[0].speech, atol=1e-6)
     spectrum = spectra.stft(jnp.asarray(mixtures), STFT)
     frames = spectra.features(feature_function(CONFIG.features, STFT), spectrum)

@@ -62,6 +62,7 @@ def test_what_is_left_out_is_not_trained_on(synthetic):
         assert len(group.tests) == 6
 
 
+@pytest.mark.slow
 def test_unseen_scores_every_variant_on_noises_left_out(synthetic, monkeypatch):
     group = unseen.left_out_in_turn(*synthetic, num_groups=2, num_mixtures=2)[0]
     trained = []

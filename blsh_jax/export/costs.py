@@ -113,7 +113,9 @@ def real_time_factor(model: Model, hops: int) -> float:
     rng = np.random.default_rng(0)
     block = jnp.asarray(rng.standard_normal((1, hops * stft.hop_length), np.float32))
     # As streams do: a hop by one program, a block by its parts.
-    in_parts = lambda model, state, block: pipeline.apply(model.mask_function, state, block, stft)
+    in_parts = lambda model, state, block: pipeline.apply(
+        model.mask_function, state, block, stft, jnp.float32(0)
+    )
     advance = stream.step if hops == 1 else in_parts
     state, times = stream.init(model), []
     for _ in range(2 + max(5, round(_SECONDS * stft.sample_rate / block.size))):
