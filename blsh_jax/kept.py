@@ -28,7 +28,7 @@ from blsh_jax import files
 from blsh_jax.search import native
 
 _SUFFIX = ".program"
-_MOST_FILES = 64  # a model, a strength, and hops of a block make some six
+_MOST_FILES = 64  # a model, a strength, and hops of a block make some seven
 
 _LEAST_SECONDS = "jax_persistent_cache_min_compile_time_secs"
 _FOUND = "/jax/compilation_cache/cache_hits"

@@ -147,8 +147,8 @@ def _hear(
     heard = jnp.where(usable, samples, jnp.zeros((), samples.dtype))
     heard = jnp.concatenate([past, heard], axis=-1)
     newest = spectra.stft(heard, stft)[:, lead : lead + hops]
-    waiting = jnp.concatenate([spectra_before, newest], axis=1)
-    return heard[:, samples.shape[1] :], waiting[:, hops:], newest, waiting[:, :hops]
+    waiting, current = mask_stage.delayed(spectra_before, newest)
+    return heard[:, samples.shape[1] :], waiting, newest, current
 
 
 @functools.partial(kept.jit, static_argnames=("stft",))

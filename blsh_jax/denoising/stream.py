@@ -46,6 +46,39 @@ def init(model: Model, channels: int = 1) -> State:
     return pipeline.init(model.mask_function, channels, model.separation.stft)
 
 
+class Heard(NamedTuple):
+    """A block.
+
+    Attributes:
+        speech: (C, n) float32.
+        high_gain: (C, n) float32, as of ``pipeline.Output``.
+    """
+
+    speech: Array
+    high_gain: Array
+
+
+def advance(model: Model, state: State, samples: Array, floor: Array) -> tuple[State, Heard]:
+    """A block of hops, outside of ``jit`` in parts (``pipeline.apply``).
+
+    Args:
+        model: what to denoise with.
+        state: from ``init`` or the block before.
+        samples: (C, H * hop) float32 at the model's rate.
+        floor: () float32, the smallest gain of a bin, in [0, 1].
+
+    Returns:
+        The next state, and the block, ``latency`` samples later.
+
+    Raises:
+        ValueError: as ``step``.
+    """
+    state, output = pipeline.apply(
+        model.mask_function, state, samples, model.separation.stft, floor
+    )
+    return state, Heard(output.speech, output.high_gain)
+
+
 @jax.jit
 def step(model: Model, state: State, hop: Array) -> tuple[State, Array]:
     """One hop in, one hop out, ``latency`` samples later. Pure: scans, jits and vmaps.
@@ -64,40 +97,25 @@ def step(model: Model, state: State, hop: Array) -> tuple[State, Array]:
     Raises:
         ValueError: ``hop`` is no whole number of hops, or of other channels than the state.
     """
-    state, output = pipeline.apply(model.mask_function, state, hop, model.separation.stft)
-    return state, output.speech
+    state, heard = advance(model, state, hop, jnp.float32(0))
+    return state, heard.speech
 
 
-class _Heard(NamedTuple):
-    """A block of one channel: (1, n) float32 each."""
-
-    speech: Array
-    high_gain: Array
-
-
-def _advance(model: Model, state: State, samples: Array, floor: Array) -> tuple[State, _Heard]:
-    """A block, in parts: the next one can begin before this one is done."""
-    state, output = pipeline.apply(
-        model.mask_function, state, samples, model.separation.stft, floor
-    )
-    return state, _Heard(output.speech, output.high_gain)
-
-
-_advance_at_once = kept.jit(_advance)  # one program: the least time from first sample to last
+_advance_at_once = kept.jit(advance)  # one program: the least time from first sample to last
 
 
 def _advance_elsewhere(*given: Any) -> Any:
-    """``_advance``, asked for by another thread.
+    """``advance``, asked for by another thread.
 
     JAX goes on behind a call, but does what one thread asks for one by one.
     """
     device = jax.config.jax_default_device  # type: ignore[attr-defined]
 
-    def advance() -> Any:
+    def ask() -> Any:
         with jax.default_device(device):
-            return _advance(*given)
+            return advance(*given)
 
-    return _worker.submit(advance).result()
+    return _worker.submit(ask).result()
 
 
 def _prepare(model: Model, hops: int) -> None:
@@ -188,7 +206,7 @@ class Stream:
         self._ways: Iterator[Callable[..., Any]] = itertools.repeat(_advance_at_once)
         self._most_pending = 0
         if hops > 1:
-            self._ways = itertools.cycle((_advance, _advance_elsewhere))
+            self._ways = itertools.cycle((advance, _advance_elsewhere))
             self._most_pending = _MOST_PENDING
             if model.ferns:
                 _worker.submit(_prepare, self._model, hops)
@@ -250,7 +268,7 @@ class Stream:
     def _restart(self) -> None:
         silence = zeros_of(jax.eval_shape(init, self._model))
         self._states = [silence] * self._rows
-        self._waiting, self._pending = SampleQueue(self._rows), collections.deque[list[_Heard]]()
+        self._waiting, self._pending = SampleQueue(self._rows), collections.deque[list[Heard]]()
         self._skip = latency(self._model) + self._pre_roll
         self._owed, self._begun = 0, False
 
@@ -272,9 +290,8 @@ class Stream:
             self._pending.append([])
             # One after another: one compiled step, however many channels there are.
             for row, state in enumerate(self._states):
-                advance = next(self._ways)
                 given = self._model, state, samples[row : row + 1], self._floor
-                self._states[row], heard = advance(*given)
+                self._states[row], heard = next(self._ways)(*given)
                 self._pending[-1].append(heard)
             if len(self._pending) > self._most_pending:
                 done.append(self._take())

@@ -1,5 +1,6 @@
 """What a model weighs and costs: bytes, operations, latency, real-time factor."""
 
+import functools
 import os
 import time
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from blsh_jax import config as configs
-from blsh_jax.denoising import pipeline, stream
+from blsh_jax.denoising import stream
 from blsh_jax.denoising.recordings import BLOCK_HOPS
 from blsh_jax.models.model import Model
 from blsh_jax.paper import spectra
@@ -113,10 +114,7 @@ def real_time_factor(model: Model, hops: int) -> float:
     rng = np.random.default_rng(0)
     block = jnp.asarray(rng.standard_normal((1, hops * stft.hop_length), np.float32))
     # As streams do: a hop by one program, a block by its parts.
-    in_parts = lambda model, state, block: pipeline.apply(
-        model.mask_function, state, block, stft, jnp.float32(0)
-    )
-    advance = stream.step if hops == 1 else in_parts
+    advance = stream.step if hops == 1 else functools.partial(stream.advance, floor=jnp.float32(0))
     state, times = stream.init(model), []
     for _ in range(2 + max(5, round(_SECONDS * stft.sample_rate / block.size))):
         start = time.perf_counter()

@@ -111,7 +111,7 @@ class FernMask:
 
     def _of_bins(self, state: FernState, newest: Array) -> tuple[FernState, Array]:
         """The features (D, ..., T, F) of the newest bins that the inner function has masks of."""
-        spectra, current = _delayed(state.spectra, newest)
+        spectra, current = delayed(state.spectra, newest)
         inner, mask = call(self.inner, state.inner, newest, current)
         past, values = bin_features(state.past, mask, current, self.presence, self.stft)
         return FernState(inner, spectra, past, state.values), values
@@ -161,22 +161,29 @@ def _ask(asked: Ferns, waiting: Array, values: Array) -> tuple[Array, Array]:
     return waiting, jax.nn.sigmoid(ferns.score(asked, values))
 
 
-@jax.jit
 def _with_later(waiting: Array, values: Array) -> tuple[Array, Array]:
     """The features that wait for later ones now, and beside those that waited the later ones."""
-    ahead = waiting.shape[-2]
-    if not ahead:
-        return waiting, values
-    known, count = jnp.concatenate([waiting, values], axis=-2), values.shape[-2]
-    with_later = jnp.concatenate([known[..., :count, :], known[..., ahead:, :]])
-    return known[..., count:, :], with_later
-
-
-@jax.jit
-def _delayed(waiting: Array, newest: Array) -> tuple[Array, Array]:
-    """The spectra that wait for masks now, and as many as came, of those that waited longest."""
     if not waiting.shape[-2]:
-        return waiting, newest
+        return waiting, values
+    waiting, earlier = delayed(waiting, values)
+    return waiting, jnp.concatenate([earlier, values])
+
+
+def delayed(waiting: Array, newest: Array) -> tuple[Array, Array]:
+    """A delay of R frames.
+
+    Args:
+        waiting: (..., R, F), the last frames before.
+        newest: (..., T, F).
+
+    Returns:
+        The last R frames now, and (..., T, F), the frames R before the newest.
+    """
+    return _shifted(waiting, newest) if waiting.shape[-2] else (waiting, newest)
+
+
+@kept.jit
+def _shifted(waiting: Array, newest: Array) -> tuple[Array, Array]:
     known, count = jnp.concatenate([waiting, newest], axis=-2), newest.shape[-2]
     return known[..., count:, :], known[..., :count, :]
 
