@@ -75,6 +75,7 @@ class Kept:
         self._jitted = jax.jit(function, static_argnames=static_argnames)
         names = list(inspect.signature(function).parameters)
         self._static = [name in static_argnames for name in names]
+        self._names = [name for name in names if name in static_argnames]
 
     def __call__(self, *arguments: Any) -> Any:
         """As the function; compiled once for shapes, dtypes and structures."""
@@ -86,15 +87,19 @@ class Kept:
             return self._jitted(*arguments)
         return self._program(arguments, static, leaves, structure)(*dynamic)
 
-    def prepare(self, *arguments: Any) -> None:
-        """Have the program at hand, in another thread than that which will need it.
+    def program(self, *arguments: Any) -> Callable[..., Any]:
+        """The program, for many calls, or for one that another thread will make.
 
         Args:
-            *arguments: as of a call; arrays may be ``jax.ShapeDtypeStruct``.
+            *arguments: as of a call, static ones last; arrays may be ``jax.ShapeDtypeStruct``.
+
+        Returns:
+            It takes the arguments that are not static, of the same shapes, dtypes and structures.
         """
-        if _keeping():
-            dynamic, static = self._parted(arguments)
-            self._program(arguments, static, *jax.tree.flatten((dynamic, {})))
+        dynamic, static = self._parted(arguments)
+        if not _keeping():
+            return functools.partial(self._jitted, **dict(zip(self._names, static, strict=True)))
+        return self._program(arguments, static, *jax.tree.flatten((dynamic, {})))
 
     def _parted(self, arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Arguments that are arrays, and those that are static."""

@@ -113,3 +113,13 @@ def test_two_threads_wait_for_one_compilation_and_a_failure_is_told_to_both(fold
     assert jax.config.jax_persistent_cache_min_compile_time_secs == least
     with pytest.raises(ValueError, match="no program"):  # and nothing of it is remembered
         function(np.zeros(1, np.float32))
+
+
+def test_a_program_that_is_looked_up_once_takes_what_is_not_static(folder, monkeypatch):
+    traced = []
+    function = counted(traced)
+    check(function.program(*ARGUMENTS, 1)(*ARGUMENTS), 1)
+    check(function(*ARGUMENTS, 1), 1)
+    assert traced == [1]
+    monkeypatch.setattr(kept, "_folder", None)
+    check(function.program(*ARGUMENTS, 1)(*ARGUMENTS), 1)

@@ -104,6 +104,16 @@ def step(model: Model, state: State, hop: Array) -> tuple[State, Array]:
 _advance_at_once = kept.jit(advance)  # one program: the least time from first sample to last
 
 
+class _AtOnce:
+    """That of one stream, which is looked up once: finding it takes a part of a hop's time."""
+
+    _program: Callable[..., Any] | None = None
+
+    def __call__(self, *given: Any) -> Any:
+        self._program = self._program or _advance_at_once.program(*given)
+        return self._program(*given)
+
+
 def _advance_elsewhere(*given: Any) -> Any:
     """``advance``, asked for by another thread.
 
@@ -125,7 +135,7 @@ def _prepare(model: Model, hops: int) -> None:
     mask, mixture = (
         jax.ShapeDtypeStruct((1, hops, stft.num_bins), dtype) for dtype in ("float32", "complex64")
     )
-    bin_features.bin_features.prepare(past, mask, mixture, config, stft)
+    bin_features.bin_features.program(past, mask, mixture, config, stft)
 
 
 def as_samples(samples: npt.ArrayLike, name: str = "samples") -> np.ndarray:
@@ -203,7 +213,7 @@ class Stream:
         self._pre_roll = self._pre_roll_frames * self._stft.hop_length
         self._rows = 1 if channels is None else channels
         self._block = hops * self._stft.hop_length
-        self._ways: Iterator[Callable[..., Any]] = itertools.repeat(_advance_at_once)
+        self._ways: Iterator[Callable[..., Any]] = itertools.repeat(_AtOnce())
         self._most_pending = 0
         if hops > 1:
             self._ways = itertools.cycle((advance, _advance_elsewhere))

@@ -42,6 +42,7 @@ STEP = 2.0**-10  # of a value; whole numbers of it fit int16 up to 32
 _LARGEST = 2**15 - 1
 _LEVELS = 256  # of a feature
 _IN_A_WORD = 4  # features, a byte each
+_IN_A_TURN = 4  # ferns, whose values are looked up together
 _IN_BOUNDS = "promise_in_bounds"
 
 
@@ -108,19 +109,32 @@ def score(ferns: Ferns, values: Array) -> Array:
 
 def _score(ferns: Ferns, values: Array) -> Array:
     """The same in units of ``STEP``, (...) int32."""
+    # Values of ferns are looked up while the leaves of the next ones are found: as two loops, the
+    # one over bytes runs in whole vectors, which it does not as part of the look-up. Several at a
+    # time, as a hop of a stream has so few bins that every turn costs more than what is in it.
+    count, bits = ferns.features.shape
+    add_nothing = lambda array: jnp.pad(array, ((0, -count % _IN_A_TURN), (0, 0)))
+    turns = jax.tree.map(
+        lambda array: add_nothing(array).reshape(-1, _IN_A_TURN, array.shape[1]), ferns
+    )
 
-    # A fern's values are looked up while the next one's leaves are found: as two loops, the one
-    # over bytes runs in whole vectors, which it does not as part of the look-up.
-    def add(carry: tuple[Array, Array, Array], fern: Ferns) -> tuple[tuple, None]:
-        total, leaves, table = carry
-        total = total + _look_up(table, leaves)
-        return (total, _leaves(fern.features, fern.thresholds, values), fern.tables), None
+    def add_up(total: Array, tables: Array, leaves: tuple[Array, ...]) -> Array:
+        return functools.reduce(jnp.add, map(_look_up, tables, leaves), total)
+
+    def turn(carry: tuple[Array, tuple, Array], several: Ferns) -> tuple[tuple, None]:
+        total, leaves, tables = carry
+        total = add_up(total, tables, leaves)
+        leaves = tuple(
+            _leaves(*asked, values)
+            for asked in zip(several.features, several.thresholds, strict=True)
+        )
+        return (total, leaves, several.tables), None
 
     total = jnp.zeros(values.shape[1:], jnp.int32)
-    leaves = jnp.zeros(values.shape[1:], _leaf_type(ferns.features.shape[1]))
-    before = total, leaves, jnp.zeros_like(ferns.tables[0])
-    (total, leaves, table), _ = jax.lax.scan(add, before, ferns)
-    return total + _look_up(table, leaves)
+    leaves = (jnp.zeros(values.shape[1:], _leaf_type(bits)),) * _IN_A_TURN
+    before = total, leaves, jnp.zeros_like(turns.tables[0])
+    (total, leaves, tables), _ = jax.lax.scan(turn, before, turns)
+    return add_up(total, tables, leaves)
 
 
 def init(samples: Samples, config: FernConfig, key: Array, before: Ferns | None = None) -> State:
