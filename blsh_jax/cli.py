@@ -21,7 +21,7 @@ import numpy as np
 from blsh_jax import files, kept, models
 from blsh_jax._extras import MissingExtraError, extra
 from blsh_jax._version import __version__
-from blsh_jax.config import underscored
+from blsh_jax.config import STRENGTHS, strength_of, underscored
 
 _READER_GONE = 128 + 13  # as of a program that SIGPIPE ends
 _ENDING = [
@@ -93,7 +93,6 @@ and some seconds. What is built is kept in the user's cache folder, for this pro
 from then on, also from Python; after an update of blsh_jax or jaxlib build it anew. BLSH_NATIVE=0
 does without it, BLSH_NATIVE=FOLDER keeps it there."""
 
-_STRENGTHS = {"keep-speech": 0.6, "balanced": 1.0, "silence": 1.6}
 _TRAIN = "Train a model on your own recordings"
 _EVALUATE = "Score a model and what it is compared with on recordings"
 _DEMO = """Train, denoise, score and plot on a built-in synthetic corpus; no data needed."""
@@ -114,7 +113,9 @@ def _denoise(arguments: argparse.Namespace) -> int:
     with folders.piped(arguments.input, arguments.output) as piped:
         if write_report and piped.target in piped.names:
             raise ValueError("--report writes a page beside the output: give a file or a folder")
-        found = folders.find_pairs(piped.sources, piped.target)
+        # What is sent to a stream needs no name.
+        named = arguments.preview and piped.target not in piped.names
+        found = folders.find_pairs(piped.sources, piped.target, named)
         summary = folders.denoise_files(found, _model(arguments), settings)
         if write_report and summary.compared:
             write_report(folders.report_path(piped.target), summary.compared)
@@ -379,11 +380,9 @@ def _model(arguments: argparse.Namespace) -> models.Model:
 
 def _strength(word: str) -> float:
     try:
-        return _STRENGTHS.get(word) or float(word)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{word!r}: give {', '.join(_STRENGTHS)}, or a number"
-        ) from None
+        return strength_of(word)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _add_sound_options(command: argparse.ArgumentParser) -> None:
@@ -391,7 +390,7 @@ def _add_sound_options(command: argparse.ArgumentParser) -> None:
         "--strength",
         type=_strength,
         default=1.0,
-        help=f"how much is taken away: {', '.join(_STRENGTHS)}, or a number: 1 is balanced, "
+        help=f"how much is taken away: {', '.join(STRENGTHS)}, or a number: 1 is balanced, "
         "less keeps more speech, more leaves less noise (default: balanced)",
     )
     command.add_argument(

@@ -501,7 +501,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        _check(self, ("max_fit_frames",), ("max_dictionary_frames", "high_pass_hz"))
+        _check(self, ("max_fit_frames",), ("max_dictionary_frames", "high_pass_hz", "seed"))
         if not 0 < self.dictionary_fraction <= 1:
             raise ValueError(f"dictionary_fraction is {self.dictionary_fraction}: give (0, 1]")
         if not 0 <= self.held_back < 1:
@@ -586,6 +586,22 @@ RECIPES: dict[str, TrainConfig] = {
 }
 """What a run starts from: the paper's method as trained here (docs/method.md says how the authors'
 training differs), or what separates unknown noise best."""
+
+
+# Names for the strength of a denoiser (``Model.with_strength``).
+STRENGTHS = {"keep-speech": 0.6, "balanced": 1.0, "silence": 1.6}
+
+
+def strength_of(word: str | float) -> float:
+    """A strength by its name, or the number that it is.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        return STRENGTHS.get(str(word).replace("_", "-")) or float(word)
+    except (TypeError, ValueError):
+        raise ValueError(f"{word!r}: give {', '.join(STRENGTHS)}, or a number") from None
 
 
 def underscored(word: str) -> str:

@@ -4,18 +4,21 @@
 
 Whole processes of `blsh denoise` are timed from their start to their end: on a file of three
 seconds with an empty compilation cache and with a filled one, on a file of an hour, and on a folder
-of 50 short files, mono and stereo. In this process, compiled, 20 seconds are denoised, and hops on
-one core. Beside it stand the tools of `--tools` (pip install -e '.[tools]'), RNNoise as a process,
-too. Medians; sounds are speech and noise of the synthetic corpus. Takes three minutes on two cores.
+of 50 short files, mono and stereo. In this process, compiled, 20 seconds are denoised by both
+pretrained models, and hops on one core. Beside them stand the tools of `--tools` (pip install -e
+'.[tools]'), and of --dtln=DIR and --gtcrn=DIR where their files are at hand. Medians; sounds are
+speech and noise of the synthetic corpus. Takes three minutes on two cores.
 """
 
 import functools
+import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,17 +33,12 @@ from blsh_jax import corpora
 from blsh_jax.commands import launch
 from blsh_jax.denoising.stream import Stream
 from blsh_jax.export import costs
-from experiments import denoisers, timing
+from experiments import denoisers, timing, tools
 
 _RATE = denoisers.SAMPLE_RATE
 _BLSH = [sys.executable, "-m", "blsh_jax", "denoise", "--quiet", "--overwrite"]
-# What a program that only denoises a file has to import, nothing of ours.
-_RNNOISE = """
-import sys, numpy, pyrnnoise, soundfile
-noisy, rate = soundfile.read(sys.argv[1], dtype="int16")
-frames = pyrnnoise.RNNoise(rate).denoise_chunk(noisy[None], partial=True)
-soundfile.write(sys.argv[2], numpy.concatenate([x for _, x in frames], axis=-1)[0], rate)
-"""
+_TOOL = [sys.executable, "-m", "experiments.tools"]
+_MODELS = ("default", "small")
 _HOPS = 2000
 
 
@@ -83,19 +81,22 @@ def _process_rows(noisy: np.ndarray, repeats: int, hour: int) -> list[dict[str, 
         folder = Path(name)
         short, target = str(folder / "short.wav"), str(folder / "out.wav")
         soundfile.write(short, noisy[: 3 * _RATE], _RATE)
-        ours = _BLSH + [short, target]
-        theirs = [sys.executable, "-c", _RNNOISE, short, target]
-        known = "rnnoise" in flags.FLAGS.tools
-        runs: dict[str, list[Process]] = {"first": [], "later": [], "RNNoise": []}
+        ours = [*_BLSH, short, target]
+        theirs = {
+            tool: [*_TOOL, short, target, tool, *filter(None, [files])]
+            for tool, files in denoisers.tools_from_flags().items()
+            if tool in tools.PROGRAMS
+        }
+        runs: dict[str, list[Process]] = {name: [] for name in ("first", "later", *theirs)}
         for number in range(repeats):  # a cache of its own is empty
             runs["first"].append(run(ours, folder / f"cache{number}"))
             runs["later"].append(run(ours, folder / f"cache{number}"))
-            if known:
-                runs["RNNoise"].append(run(theirs, folder / "none"))
-        reference = _median(runs["RNNoise"])
+            for tool, command in theirs.items():
+                runs[tool].append(run(command, folder / "none"))
         rows = [
-            _row(f"process, {start} start", "a file of 3 s", _median(runs[start]), reference)
+            _row(f"process, {start} start", "a file of 3 s", _median(runs[start]), tool, found)
             for start in ("first", "later")
+            for tool, found in {t: _median(runs[t]) for t in theirs}.items() or [("", None)]
         ]
         cache = folder / "cache0"
         if hour:
@@ -118,40 +119,49 @@ def _process_rows(noisy: np.ndarray, repeats: int, hour: int) -> list[dict[str, 
 
 
 def _row(
-    name: str, size: str, ours: Process | None, reference: Process | None = None
+    name: str, size: str, ours: Process, tool: str = "", reference: Process | None = None
 ) -> dict[str, Any]:
-    assert ours is not None
-    row = timing.row(
-        f"{name}, RNNoise" if reference else name,
-        size,
-        ours.seconds,
-        reference and reference.seconds,
-        "s",
-    )
+    name = f"{name}, {tool}" if tool else name
+    row = timing.row(name, size, ours.seconds, reference and reference.seconds, "s")
     return row | {"core_seconds": ours.core_seconds}
 
 
-def _median(runs: list[Process]) -> Process | None:
-    return Process(*np.median(runs, axis=0).tolist()) if runs else None
+def _median(runs: list[Process]) -> Process:
+    return Process(*np.median(runs, axis=0).tolist())
 
 
 def _warm_rows(noisy: np.ndarray, repeats: int) -> list[dict[str, Any]]:
     """Rows on 20 seconds, compiled, beside each tool."""
-    heard = noisy[: 20 * _RATE]
-    tools = [denoisers.system(name).separate for name in flags.FLAGS.tools]
+    heard, chosen = noisy[: 20 * _RATE], denoisers.tools_from_flags()
+    others = [denoisers.system(name, folder).separate for name, folder in chosen.items()]
     mixture = jnp.asarray(heard[None]), jnp.zeros((1, len(heard)), jnp.float32)
-    calls: list[Callable[[], Any]] = [functools.partial(blsh.denoise, heard, _RATE)]
-    calls += [functools.partial(tool, *mixture) for tool in tools]
-    ours, *others = (len(heard) / _RATE / t.seconds for t in timing.take_turns(repeats, *calls))
+    models = [blsh.load_pretrained(name) for name in _MODELS]
+    calls: list[Callable[[], Any]] = [
+        functools.partial(blsh.denoise, heard, _RATE, model) for model in models
+    ]
+    calls += [functools.partial(other, *mixture) for other in others]
+    speeds = [len(heard) / _RATE / t.seconds for t in timing.take_turns(repeats, *calls)]
     size, unit = "20 s, in one process", "times real time"
     return [
-        timing.row(f"denoise, {name}", size, ours, theirs, unit)
-        for name, theirs in zip(flags.FLAGS.tools, others, strict=True)
-    ] or [timing.row("denoise", size, ours, None, unit)]
+        timing.row(f"denoise by {model}" + (f", {tool}" if tool else ""), size, ours, theirs, unit)
+        for model, ours in zip(_MODELS, speeds, strict=False)
+        for tool, theirs in zip(chosen, speeds[len(models) :], strict=True) or [("", None)]
+    ]
 
 
 def _hop_row(noisy: np.ndarray) -> dict[str, Any]:
     """A row on hops of a live signal, on one core where the system can do that."""
+    # A process of its own, as XLA counts the cores when it starts.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        one_core, took = process.submit(_hops, noisy).result()
+    median, slow = np.percentile(took, [50, 99]).tolist()
+    where = "one core" if one_core else "all cores"
+    size = f"a hop of 256 samples, {where}"
+    return timing.row("stream, live", size, median, None, "ms", percentile_99=slow)
+
+
+def _hops(noisy: np.ndarray) -> tuple[bool, list[float]]:
+    """Whether this process has one core, and the milliseconds that hops take."""
     one_core = costs.use_one_core()
     model = blsh.load_pretrained().without_look_ahead()
     hop, stream = model.separation.stft.hop_length, Stream(model, pre_roll=False)
@@ -161,15 +171,12 @@ def _hop_row(noisy: np.ndarray) -> dict[str, Any]:
         start = time.perf_counter()
         stream.feed(heard)
         took.append(1e3 * (time.perf_counter() - start))
-    median, slow = np.percentile(took[20:], [50, 99]).tolist()
-    where = "one core" if one_core else "all cores"
-    size = f"a hop of {hop} samples, {where}"
-    return timing.row("stream, live", size, median, None, "ms", percentile_99=slow)
+    return one_core, took[20:]
 
 
 def _define_flags() -> None:
     launch.define_output("Record to write (.json).")
-    launch.define_choices("tools", list(denoisers.TOOLS), "Tools to time, too.", ["rnnoise"])
+    denoisers.define_tools(["rnnoise"])
     flags.DEFINE_integer("repeats", 5, "Repetitions; the record holds medians.", lower_bound=1)
     flags.DEFINE_integer("long_seconds", 3600, "Seconds of the long file; 0 for none.", 0)
     flags.DEFINE_integer("seed", 0, "Of the sounds.")
@@ -187,8 +194,9 @@ def main() -> None:
     rows = _process_rows(noisy, values.repeats, values.long_seconds)
     rows += _warm_rows(noisy, values.repeats)
     rows.append(_hop_row(noisy))
-    names = ("tools", "repeats", "long_seconds", "seed")
+    names = ("repeats", "long_seconds", "seed")
     config = {name: values[name].value for name in names} | {
+        "tools": list(denoisers.tools_from_flags()),
         "cpu": timing.processors(),
         "instruction_sets": timing.instruction_sets(),
     }

@@ -37,16 +37,12 @@ from blsh_jax.commands import launch
 from blsh_jax.config import RECIPES
 from blsh_jax.evaluation import Estimate, Measure, System
 from blsh_jax.robust.pre_roll import with_pre_roll
+from experiments import tools
+from experiments.tools import SAMPLE_RATE
 
 flags.disclaim_key_flags()  # they are the program's
 
-SAMPLE_RATE = 16_000
 MEASURES = ("stoi", "estoi", "pesq", "dnsmos_sig", "dnsmos_bak", "dnsmos_ovr")
-# RNNoise as packaged puts out what it heard so much earlier, at 16 kHz.
-_RNNOISE_DELAY = 320
-_FULL_SCALE = 32_767
-_DTLN_BLOCK, _DTLN_SHIFT = 512, 128
-_GTCRN_WINDOW, _GTCRN_HOP = 512, 256
 _DNSMOS_FILE = {"sig_bak_ovr.onnx": (144_160,)}  # 9.01 s
 # From what the network says to the scale of the listeners; without a term of degree 0 to 2 first.
 _DNSMOS_SCALE = np.array(
@@ -87,36 +83,47 @@ class Chosen(NamedTuple):
     settings: dict[str, Any]
 
 
-def define_flags(tools: Sequence[str] | None = None) -> None:
-    """The tools, by default some, or all that need no files; paths of ONNX files; the measures."""
+def define_tools(chosen: Sequence[str] | None = None) -> None:
+    """The tools, by default some, or all that need no files, and paths of ONNX files."""
     packaged = [name for name, tool in TOOLS.items() if not tool.files]
-    launch.define_choices("tools", packaged, "Other tools to score.", tools)
+    launch.define_choices("tools", packaged, "Other tools, to stand beside ours.", chosen)
     for name, tool in TOOLS.items():
         if tool.files:
-            text = f"Folder of {' and '.join(tool.files)} as published: score this tool, too."
+            text = f"Folder of {' and '.join(tool.files)} as published: this tool, too."
             flags.DEFINE_string(name, None, text)
+
+
+def define_flags(chosen: Sequence[str] | None = None) -> None:
+    """Those of ``define_tools``, and the measures."""
+    define_tools(chosen)
     text = f"Folder of {', '.join(_DNSMOS_FILE)} as published: score DNSMOS P.835, too."
     flags.DEFINE_string("dnsmos", None, text)
     flags.DEFINE_bool("listening", True, "Score STOI, ESTOI and PESQ.")
 
 
+def tools_from_flags() -> dict[str, str | None]:
+    """The tools that the flags ask for, and the folders of those that run from files."""
+    values = flags.FLAGS
+    folders = {name: getattr(values, name) for name, tool in TOOLS.items() if tool.files}
+    return dict.fromkeys(values.tools) | {n: f for n, f in folders.items() if f}
+
+
 def from_flags() -> Chosen:
-    """What the flags ask for.
+    """What the flags of ``define_flags`` ask for.
 
     Raises:
         ValueError: a file of a tool is missing or not what it should be.
         MissingExtraError: a package is not installed.
     """
-    values = flags.FLAGS
-    folders = {name: getattr(values, name) for name, tool in TOOLS.items() if tool.files}
-    chosen = [*values.tools, *(name for name, folder in folders.items() if folder)]
-    systems = [system(name, folders.get(name)) for name in chosen]
+    values, chosen = flags.FLAGS, tools_from_flags()
+    systems = [system(name, folder) for name, folder in chosen.items()]
     measured = measures() if values.listening else {}
-    used = {name: _digests(folders[name], TOOLS[name].files) for name in chosen if name in folders}
+    used = {name: _digests(folder, TOOLS[name].files) for name, folder in chosen.items() if folder}
     if values.dnsmos:
         measured |= dnsmos(values.dnsmos)
         used["dnsmos"] = _digests(values.dnsmos, _DNSMOS_FILE)
-    return Chosen(systems, measured, {"tools": chosen, "measures": list(measured), "onnx": used})
+    settings = {"tools": list(chosen), "measures": list(measured), "onnx": used}
+    return Chosen(systems, measured, settings)
 
 
 def system(name: str, folder: str | None = None) -> System:
@@ -131,7 +138,9 @@ def system(name: str, folder: str | None = None) -> System:
         MissingExtraError: its package is not installed.
     """
     tool = TOOLS[name]
-    module = _sessions(name, folder, tool.files) if tool.files else _import(tool.package)
+    module = _import(tool.package)
+    if tool.files:
+        module = tools.sessions(module, name, folder, tool.files)
 
     def separate(speech: Array, noise: Array) -> Estimate:
         mixtures = np.asarray(speech + noise)
@@ -174,7 +183,7 @@ def dnsmos(folder: str) -> dict[str, Measure]:
     Source: C. Reddy, V. Gopal, R. Cutler, "DNSMOS P.835: a non-intrusive perceptual objective
     speech quality metric to evaluate noise suppressors", ICASSP 2022, and the authors' script.
     """
-    (session,) = _sessions("dnsmos", folder, _DNSMOS_FILE)
+    (session,) = tools.sessions(_import("onnxruntime"), "dnsmos", folder, _DNSMOS_FILE)
     (length,) = _DNSMOS_FILE["sig_bak_ovr.onnx"]
 
     @functools.lru_cache(maxsize=1)  # the three measures are asked for one after another
@@ -197,99 +206,26 @@ def _import(package: str) -> Any:
         return importlib.import_module(package)
 
 
-def _sessions(name: str, folder: str | None, wanted: Mapping[str, tuple[int, ...]]) -> list[Any]:
-    """The networks in the files that ``--NAME=FOLDER`` should hold."""
-    runtime = _import("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = 1  # frames are too little work for more
-    sessions = []
-    for file, shape in wanted.items():
-        path = Path(folder or "") / file
-        if not path.is_file():
-            raise ValueError(f"--{name}={folder}: {file} is not there; give the folder that has it")
-        try:
-            session = runtime.InferenceSession(path, options, ["CPUExecutionProvider"])
-        except Exception as error:  # of classes of its own
-            raise ValueError(f"{path}: no ONNX model that can be run: {error}") from error
-        found = tuple(session.get_inputs()[0].shape)
-        if found[-len(shape) :] != shape:
-            raise ValueError(
-                f"{path}: its input is {found}, that of {name} ends in {shape}; give the file that "
-                "its authors publish under this name"
-            )
-        sessions.append(session)
-    return sessions
-
-
 def _digests(folder: str, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     digest = lambda file: hashlib.sha256((Path(folder) / file).read_bytes()).hexdigest()
     return {file: digest(file) for file in wanted}
-
-
-def _stepped(session: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """What a network makes of one frame after another; all inputs but the first are its states."""
-    first, *others = session.get_inputs()
-    states = {state.name: np.zeros(state.shape, np.float32) for state in others}
-
-    def step(frame: np.ndarray) -> np.ndarray:
-        made, *newer = session.run(None, {first.name: frame.astype(np.float32)} | states)
-        states.update(zip(states, newer, strict=True))
-        return made
-
-    return step
 
 
 def _of_length(signal: np.ndarray, length: int) -> np.ndarray:
     return np.pad(signal, (0, max(0, length - len(signal))))[:length].astype(np.float32)
 
 
-def _rnnoise(module: Any, mixture: np.ndarray) -> np.ndarray:
-    whole = np.pad(mixture, (0, 2 * _RNNOISE_DELAY))
-    steps = np.clip(whole * _FULL_SCALE, -_FULL_SCALE - 1, _FULL_SCALE).astype(np.int16)
-    network = module.RNNoise(sample_rate=SAMPLE_RATE)
-    frames = [frame for _, frame in network.denoise_chunk(steps[None], partial=True)]
-    return np.concatenate(frames, axis=-1)[0, _RNNOISE_DELAY:] / np.float32(_FULL_SCALE)
-
-
 def _rnnoise_pre_roll(module: Any, mixture: np.ndarray) -> np.ndarray:
     recipe = RECIPES["general"].separation
     pre_rolled = with_pre_roll(mixture, recipe.features.pre_roll_frames, recipe.stft)
-    return _rnnoise(module, np.asarray(pre_rolled))[len(pre_rolled) - len(mixture) :]
-
-
-def _dtln(sessions: Sequence[Any], mixture: np.ndarray) -> np.ndarray:
-    """Blocks without a window; a mask of magnitudes, then a network on samples."""
-    masks, speech = map(_stepped, sessions)
-    lead = _DTLN_BLOCK - _DTLN_SHIFT
-    heard = np.pad(mixture, (lead, _DTLN_BLOCK))
-    made = np.zeros(len(heard))
-    for start in range(0, len(mixture) + lead, _DTLN_SHIFT):
-        block = slice(start, start + _DTLN_BLOCK)
-        spectrum = np.fft.rfft(heard[block])
-        masked = np.fft.irfft(spectrum * masks(np.abs(spectrum)[None, None])[0, 0])
-        made[block] += speech(masked[None, None])[0, 0]
-    return made[lead:]
-
-
-def _gtcrn(sessions: Sequence[Any], mixture: np.ndarray) -> np.ndarray:
-    """Spectra under the root of a Hann window, which the network makes those of the speech."""
-    (step,) = map(_stepped, sessions)
-    window = np.sqrt(np.hanning(_GTCRN_WINDOW + 1)[:-1])
-    heard = np.pad(mixture, (_GTCRN_HOP, _GTCRN_WINDOW))
-    made = np.zeros(len(heard))
-    for start in range(0, len(mixture) + _GTCRN_HOP, _GTCRN_HOP):
-        frame = slice(start, start + _GTCRN_WINDOW)
-        spectrum = np.fft.rfft(window * heard[frame])
-        parts = step(np.stack([spectrum.real, spectrum.imag], axis=-1)[None, :, None])[0, :, 0]
-        made[frame] += window * np.fft.irfft(parts[:, 0] + 1j * parts[:, 1])
-    return made[_GTCRN_HOP:]
+    return tools.rnnoise(module, np.asarray(pre_rolled))[len(pre_rolled) - len(mixture) :]
 
 
 TOOLS = {
     "logmmse": Tool("logmmse", lambda module, x: module.logmmse(x, SAMPLE_RATE)),
     "noisereduce": Tool("noisereduce", lambda module, x: module.reduce_noise(x, SAMPLE_RATE)),
-    "rnnoise": Tool("pyrnnoise", _rnnoise),
+    "rnnoise": Tool("pyrnnoise", tools.rnnoise),
     "rnnoise_pre_roll": Tool("pyrnnoise", _rnnoise_pre_roll),
-    "dtln": Tool("onnxruntime", _dtln, {"model_1.onnx": (257,), "model_2.onnx": (512,)}),
-    "gtcrn": Tool("onnxruntime", _gtcrn, {"gtcrn_simple.onnx": (257, 1, 2)}),
+    "dtln": Tool("onnxruntime", tools.dtln, tools.DTLN_FILES),
+    "gtcrn": Tool("onnxruntime", tools.gtcrn, tools.GTCRN_FILES),
 }

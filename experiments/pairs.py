@@ -238,7 +238,7 @@ def _define_flags() -> None:
         "outputs", None, "NAME=DIR, a folder of what another denoiser made of the noisy files"
     )
     launch.define_output("Record to write (.json).")
-    denoisers.define_flags(tools=())
+    denoisers.define_flags(())
 
 
 def _folders(outputs: Sequence[str], taken: Collection[str]) -> dict[str, Path]:

@@ -318,24 +318,42 @@ def adaptation() -> str:
 
 
 def at_a_glance() -> str:
-    """What a user gains, at two SNRs: the mixture, RNNoise, and the pretrained model's kind."""
+    """What a user gains, at two SNRs, in the noises in which all that stands here was scored."""
+    of = {name: _record(name)["by_noise"] for name in ("rotation", "rotation_small", "peers")}
+    noises = {row["noise"] for row in of["rotation_small"]} & {row["noise"] for row in of["peers"]}
+    means = {
+        (record, row["method"], row["snr_db"]): row
+        for record, rows in of.items()
+        for row in rotations.means([row for row in rows if row["noise"] in noises])
+    }
+    timed = {row["name"]: row for row in _record("bench_denoise")["results"]}
     lines: list[Line] = []
-    made = _record("rotation")
     for snr in (0.0, 10.0):
-        for method, name in (
-            ("noisy", "noisy"),
-            ("rnnoise", "RNNoise"),
-            ("blsh_live", "BLSH, live"),
-            ("blsh", "BLSH, files"),
+        for record, method, name, model, side in (
+            ("rotation", "noisy", "noisy", "", ""),
+            ("peers", "rnnoise", "RNNoise", "default, rnnoise", "reference"),
+            ("peers", "dtln", "DTLN", "default, dtln", "reference"),
+            ("rotation_small", "blsh", "BLSH, `small`", "small, rnnoise", "ours"),
+            ("rotation", "blsh", "BLSH, `default`", "default, rnnoise", "ours"),
         ):
-            chosen = [r for r in made["results"] if (r["snr_db"], r["method"]) == (snr, method)]
-            best = max(chosen, key=lambda row: row["num_bits"] or 0)
-            same = ("snr_db", "method", "num_bits")
-            parts = [r for r in made["by_noise"] if all(r[key] == best[key] for key in same)]
-            seconds = sum(row["seconds"] for row in parts) / best["mixtures"]
-            spent = {"seconds": "" if method == "noisy" else f"{seconds:.2f}"}
-            lines.append(((f"{snr:g} dB", name), _scored(best, _LISTENING) | spent))
+            cells = _scored(means[record, method, snr], _LISTENING)
+            if model:
+                speed = timed[f"denoise by {model}"][side]
+                cells |= {"seconds a minute": f"{60 / speed:.1f}"}
+            lines.append(((f"{snr:g} dB", name), cells))
     return _crossed(["SNR", "method"], lines, num_texts=2)
+
+
+def rotation_small() -> str:
+    """The smaller pretrained model's kind, and ferns without a search, beside the larger's."""
+    small, large = (_record(name)["by_noise"] for name in ("rotation_small", "rotation"))
+    there = {(row["noise"], row["snr_db"]) for row in small}
+    same = [
+        row
+        for row in large
+        if (row["noise"], row["snr_db"]) in there and row["method"].startswith("blsh")
+    ]
+    return rotation(sorted(rotations.means(small + same), key=lambda row: row["snr_db"]))
 
 
 def rotation_noises() -> str:
@@ -417,6 +435,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "general": lambda: closed_and_open("general_"),
     "rotation": rotation,
     "peers": peers,
+    "rotation-small": rotation_small,
     "at-a-glance": at_a_glance,
     "rotation-gains": rotation_gains,
     "rotation-noises": rotation_noises,

@@ -57,8 +57,8 @@ make() {
 long=--num_bits=300
 make table1.json table1 "${both[@]}" $long "${common[@]}" "${of_table[@]}"
 make figure2.json figure2 "${closed[@]}" $long "${common[@]}"
-make figure3.json figure3 "${closed[@]}" $long "${common[@]}"
-make figure3_one_draw.json figure3 "${closed[@]}" $long --nofresh_projections "${common[@]}"
+make figure3.json figure3 "${both[@]}" $long "${common[@]}"
+make figure3_one_draw.json figure3 "${both[@]}" $long --nofresh_projections "${common[@]}"
 make audio_examples.json audio_examples "${both[@]}" $long --folder="$output/audio_examples" \
   "${common[@]}"
 make variations.json variations "${both[@]}" $long "${common[@]}"

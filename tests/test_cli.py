@@ -210,6 +210,10 @@ def test_standard_input_and_output(tmp_path, used):
     failed = blsh("denoise", "-", "-", f"--model={used}", input=b"not audio")
     assert (failed.returncode, failed.stdout) == (1, b"")
     assert b"  standard input: not readable" in failed.stderr
+    done = blsh("denoise", "--preview", "-", "-", f"--model={used}", input=sent)
+    assert soundfile.info(io.BytesIO(done.stdout)).frames == 9000, done.stderr
+    failed = blsh("denoise", "-", tmp_path, f"--model={used}", input=sent)
+    assert failed.returncode == 2 and b"has no name: give a file" in failed.stderr
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import launching
 import numpy as np
 import pytest
+import soundfile
 
-from experiments import denoisers
+from experiments import denoisers, tools
 
 
 def test_a_tool_that_is_not_installed_is_named(monkeypatch):
@@ -165,3 +166,15 @@ def test_flags_name_folders_and_records_the_files_in_them(models):
     digest = hashlib.sha256(b"a model").hexdigest()
     of_each = {"gtcrn": "gtcrn_simple.onnx", "dnsmos": "sig_bak_ovr.onnx"}
     assert chosen.settings["onnx"] == {name: {file: digest} for name, file in of_each.items()}
+
+
+def test_as_a_program_a_tool_denoises_a_file(models):
+    heard = np.random.default_rng(0).integers(-9999, 9999, 1000) / 2**15
+    soundfile.write(models.folder / "x.wav", heard, 16000)
+    paths = [str(models.folder / name) for name in ("x.wav", "y.wav")]
+    for name in ("dtln", "gtcrn"):
+        tools.main(*paths, name, str(models.folder))
+        np.testing.assert_allclose(soundfile.read(paths[1])[0], heard, atol=2**-14)
+    soundfile.write(models.folder / "x.wav", heard, 8000)
+    with pytest.raises(ValueError, match="has 8000 Hz: give a file of 16000"):
+        tools.main(*paths, "dtln", str(models.folder))

@@ -215,6 +215,14 @@ def test_strength_takes_more_or_less_away(used):
     np.testing.assert_allclose(whole, noisy, atol=1e-5)
     twice = used.with_strength(2).with_strength(0.5)
     assert twice.separation == used.separation
+    named = used.with_strength("keep_speech")
+    assert named.separation == used.with_strength("keep-speech").separation
+    assert named.separation.strength < used.separation.strength
+    for wrong in ("loud", None):
+        with pytest.raises(ValueError, match="give keep-speech, balanced, silence, or a number"):
+            denoising.denoise(noisy, 16000, used, strength=wrong)
+    with pytest.raises(ValueError, match=r"give load_pretrained\('small'\)"):
+        denoising.denoise(noisy, 16000, "small")
 
 
 def test_dry_wet_mixes_in_step(used):

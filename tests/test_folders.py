@@ -34,7 +34,7 @@ def put(path, num_samples=900):
 
 
 def denoise(source, target, **settings):
-    found = folders.find_pairs([source], target)
+    found = folders.find_pairs([source], target, settings.get("preview", False))
     return folders.denoise_files(found, MODEL, folders.Settings(**settings))
 
 
@@ -148,11 +148,18 @@ def test_several_inputs_go_into_one_folder_each_under_its_name(source, tmp_path)
     assert found.failed == [f"{tmp_path / 'missing.wav'}: no such file or folder"]
     summary = folders.denoise_files(found, MODEL, folders.Settings())
     assert (summary.count("denoised"), summary.count("failed"), summary.succeeded) == (3, 1, False)
-    with pytest.raises(ValueError, match=r"y\.wav: is a file, not a folder"):
-        folders.find_pairs(inputs[:2], tmp_path / "y.wav")
+    for several in (inputs[:2], inputs[:1]):
+        with pytest.raises(ValueError, match=r"y\.wav: is a file, and"):
+            folders.find_pairs(several, tmp_path / "y.wav")
     for slashed in ("new/", "in/new/"):
         (pair,) = folders.find_pairs([tmp_path / "y.wav"], f"{tmp_path}/{slashed}").pairs
         assert pair == (tmp_path / "y.wav", tmp_path / slashed / "y.wav")
+
+
+def test_an_empty_name_is_refused(source, tmp_path):
+    for sources, target in (([source], ""), ([""], tmp_path / "out"), ([source, ""], "out")):
+        with pytest.raises(ValueError, match="is empty: give a name"):
+            folders.find_pairs(sources, target)
 
 
 def test_a_preview_is_the_start_under_a_name_of_its_own(source, tmp_path):

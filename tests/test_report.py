@@ -211,8 +211,9 @@ def test_the_evaluation_writes_a_page(model_file, synthetic, tmp_path):
 
 def test_scores_without_codes_are_lines_and_unknown_methods_keep_their_names():
     rows = [{"method": "mine", "num_bits": None, "sdr": 3.0}]
+    rows += [{"method": "lsh", "num_bits": 25, "sdr": None}]  # of silence
     rows += [{"method": "blsh", "num_bits": bits, "sdr": bits / 10} for bits in (50, 25)]
     axis = plots.sdr_over_bits(rows).axes[0]
     lines = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
-    assert lines["BLSH"] == [[25, 2.5], [50, 5.0]]
+    assert lines["BLSH"] == [[25, 2.5], [50, 5.0]] and len(lines) == 2
     assert [y for _, y in lines["mine"]] == [3.0, 3.0]

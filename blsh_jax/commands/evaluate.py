@@ -27,7 +27,7 @@ def _define_flags() -> None:
     )
     launch.define_corpora()
     launch.define_output("Record to write (.json).")
-    flags.DEFINE_string("report", None, "Page to write (.html), with sounds of two mixtures.")
+    launch.define_output("Page to write (.html), with sounds of two mixtures.", ".html", "report")
     launch.define_choices(
         "methods",
         evaluation.METHODS,
@@ -36,11 +36,13 @@ def _define_flags() -> None:
     launch.define_lengths("num_bits", [25, 50, 150])
     flags.DEFINE_enum("part", "whole", ["whole", "closed"], "Whole utterances, or held-back parts.")
     flags.DEFINE_enum("scorer", "blsh_jax", list(evaluation.SCORERS), "Whose BSS_Eval.")
-    flags.DEFINE_float("snr_db", 0.0, "Signal-to-noise ratio of the mixtures, in dB.")
+    text = "Signal-to-noise ratio of the mixtures, in dB."
+    flags.DEFINE_float("snr_db", 0.0, text, lower_bound=-100.0, upper_bound=100.0)
     flags.DEFINE_integer(
-        "max_mixtures", None, "Score a random choice of this many, noises in turn."
+        "max_mixtures", None, "Score a random choice of this many, noises in turn.", lower_bound=1
     )
-    flags.DEFINE_integer("seed", 1, "Seed of noise offsets, choice of mixtures, LSH projections.")
+    text = "Seed of noise offsets, choice of mixtures, LSH projections."
+    flags.DEFINE_integer("seed", 1, text, lower_bound=0)
 
 
 def main() -> None:

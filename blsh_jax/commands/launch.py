@@ -2,9 +2,9 @@
 
 import dataclasses
 import inspect
-import os
 import re
 import sys
+import tempfile
 import textwrap
 import typing
 from collections.abc import Callable, Sequence
@@ -101,11 +101,11 @@ def recordings(config: TrainConfig, *names: str) -> tuple[corpora.Loaded, ...]:
     return tuple(load(corpus(name), rate) for name in names)
 
 
-def define_output(help_text: str, suffix: str = ".json") -> None:
-    """``--output``: the file that the launch writes."""
-    flags.DEFINE_string("output", None, help_text, required=True)
+def define_output(help_text: str, suffix: str = ".json", name: str = "output") -> None:
+    """``--output``: the file that the launch writes; or another, that it can do without."""
+    flags.DEFINE_string(name, None, help_text, required=name == "output")
     flags.register_validator(
-        "output",
+        name,
         lambda path: path is None or path.endswith(suffix),
         f"give the name of a file that ends in {suffix}",
     )
@@ -181,7 +181,7 @@ def lengths(name: str, available: int) -> list[int]:
 def define_train_config() -> None:
     """``--recipe``, and a flag for every field of ``TrainConfig`` and the configurations in it.
 
-    A flag is called as in Python, ``--fit.num_bits`` as ``config.fit.num_bits``; what stands behind
+    A flag is called as in Python, ``--fit.num_bits`` as ``config.fit.num_bits``; the part after
     the last dot is enough.
     """
     flags.DEFINE_enum(
@@ -212,8 +212,11 @@ def _prepare_outputs() -> None:
             continue
         folder = Path(path).parent
         folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise ValueError(f"--{name}={path}: the folder cannot be written")
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise ValueError(f"--{name}={path}: the folder cannot be written ({error})") from None
 
 
 def _define_fields(config: type, general: Any, prefix: str) -> None:
@@ -272,7 +275,7 @@ def _help() -> str:
         for flag in flags.FLAGS.get_flags_for_module(group):
             lines.append(_flag_help(flag))
     if settings:
-        lines.append("\nOf the name of a setting what stands behind the last dot is enough.")
+        lines.append("\nThe part of a setting's name after the last dot is enough.")
     return "\n".join(lines)
 
 

@@ -35,7 +35,7 @@ class Settings(NamedTuple):
         max_attenuation_db: no frequency is attenuated by more than this, in dB.
         overwrite: write over files that are already there.
         partial: denoise files that are cut short or damaged as far as they go.
-        preview: denoise the first ``PREVIEW_SECONDS`` alone, into ``NAME.preview.SUFFIX``.
+        preview: denoise the first ``PREVIEW_SECONDS`` alone, over an earlier preview.
         quiet: show no progress.
     """
 
@@ -148,7 +148,9 @@ class Summary(NamedTuple):
         return {"files": files, "unlisted": self.unlisted, "seconds": round(self.seconds, 3)}
 
 
-def find_pairs(sources: Sequence[str | os.PathLike], target: str | os.PathLike) -> Found:
+def find_pairs(
+    sources: Sequence[str | os.PathLike], target: str | os.PathLike, preview: bool = False
+) -> Found:
     """What to read and what to write.
 
     Args:
@@ -156,18 +158,21 @@ def find_pairs(sources: Sequence[str | os.PathLike], target: str | os.PathLike) 
         target: the file or folder to write. A folder, or a name that ends with a slash, takes files
             under their own names, and keeps the tree of a folder. So does the target of several
             sources, in which each folder gets one of its name.
+        preview: write to ``NAME.preview.SUFFIX``, so that no preview is taken for the whole.
 
     Returns:
         The pairs, by name.
 
     Raises:
-        ValueError: there is nothing to read, an input would be written over, or several inputs
-            have one file as target.
+        ValueError: there is nothing to read, a name is empty, an input would be written over, or a
+            folder or several inputs have one file as target.
     """
+    if not all(map(os.fspath, (*sources, target))):
+        raise ValueError("INPUT or OUTPUT is empty: give a name, or . for the current folder")
     inside = len(sources) > 1 or os.fspath(target).endswith(("/", os.sep))
     target = Path(target)
-    if inside and target.exists() and not target.is_dir():
-        raise ValueError(f"{target}: is a file, not a folder, which OUTPUT of several inputs is")
+    if (inside or Path(sources[0]).is_dir()) and target.exists() and not target.is_dir():
+        raise ValueError(f"{target}: is a file, and all that is to be written needs a folder")
     pairs: list[tuple[Path, Path]] = []
     unlisted: list[str] = []
     missing: list[str] = []
@@ -184,6 +189,8 @@ def find_pairs(sources: Sequence[str | os.PathLike], target: str | os.PathLike) 
             missing.append(f"{source}: no such file or folder")
     if not pairs and not unlisted:
         raise ValueError("; ".join(missing))
+    if preview:
+        pairs = [(path, to.with_name(f"{to.stem}.preview{to.suffix}")) for path, to in pairs]
     inputs = {_real(path) for path, _ in pairs}
     for _, path in pairs:
         if _real(path) in inputs:
@@ -232,7 +239,7 @@ def denoise_files(found: Found, model: Model, settings: Settings) -> Summary:
     """
     check_settings(settings.dry_wet, settings.max_attenuation_db)
     start = time.perf_counter()
-    outcomes = [Outcome(source, _named(target, settings)) for source, target in found.pairs]
+    outcomes = [Outcome(*pair) for pair in found.pairs]
     stopped: KeyboardInterrupt | SystemExit | None = None
     written: dict[tuple[int, int], Path] = {}
     try:
@@ -290,11 +297,6 @@ def _denoise(
     written[_identity(target)] = source
 
 
-def _named(target: Path, settings: Settings) -> Path:
-    """Previews get a name of their own, so that none is ever taken for the whole."""
-    return target.with_name(f"{target.stem}.preview{target.suffix}") if settings.preview else target
-
-
 def _is_kept(target: Path, settings: Settings) -> bool:
     return target.is_file() and not settings.overwrite and not settings.preview
 
@@ -344,10 +346,14 @@ def piped(sources: Sequence[str], target: str) -> Iterator[Piped]:
         The paths to read and to write.
 
     Raises:
-        ValueError: a folder or several inputs are to be sent to a stream, or a stream is closed or
-            a terminal.
+        ValueError: a folder or several inputs are to be sent to a stream, a stream is to be written
+            into a folder, or one is closed or a terminal.
     """
     goes_out = _is_stream(target)
+    into_folder = len(sources) > 1 or target.endswith(("/", os.sep)) or Path(target).is_dir()
+    nameless = [source for source in sources if _is_stream(source)]
+    if nameless and into_folder:
+        raise ValueError(f"{target}: is a folder, but {nameless[0]} has no name: give a file")
     if goes_out and (len(sources) > 1 or Path(sources[0]).is_dir()):
         what = f"{sources[0]}: is a folder" if len(sources) == 1 else f"{len(sources)} inputs"
         raise ValueError(f"{what}, standard output takes one file; give a folder")

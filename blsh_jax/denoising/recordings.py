@@ -160,7 +160,7 @@ def denoise(  # type: ignore[overload-overlap]  # JAX arrays are arrays of any l
     sample_rate: float,
     model: Model | None = None,
     *,
-    strength: float = 1.0,
+    strength: float | str = 1.0,
     dry_wet: float = 1.0,
     max_attenuation_db: float = math.inf,
 ) -> Array: ...
@@ -172,7 +172,7 @@ def denoise(
     sample_rate: float,
     model: Model | None = None,
     *,
-    strength: float = 1.0,
+    strength: float | str = 1.0,
     dry_wet: float = 1.0,
     max_attenuation_db: float = math.inf,
 ) -> np.ndarray: ...
@@ -183,7 +183,7 @@ def denoise(
     sample_rate: float,
     model: Model | None = None,
     *,
-    strength: float = 1.0,
+    strength: float | str = 1.0,
     dry_wet: float = 1.0,
     max_attenuation_db: float = math.inf,
 ) -> np.ndarray | Array:
@@ -199,7 +199,7 @@ def denoise(
             a buffer. JAX arrays inside ``jit`` and ``vmap`` too, if ``sample_rate`` is the model's.
         sample_rate: of ``noisy``, in Hz.
         model: what to denoise with; the pretrained model if not given.
-        strength: above 1 more is taken away, noise and speech; below 1 more is kept
+        strength: above 1 more is taken away, noise and speech; below 1 more is kept; or a name
             (``Model.with_strength``).
         dry_wet: 1 gives the denoised signal, 0 ``noisy`` as it is, and values between a mixture.
         max_attenuation_db: no frequency is attenuated by more than this, in dB.
@@ -219,7 +219,7 @@ def denoise(
     """
     sample_rate = _checked_rate(sample_rate)
     check_settings(dry_wet, max_attenuation_db)
-    model = (_pretrained_model() if model is None else model).with_strength(strength)
+    model = _used(model, strength)
     if isinstance(noisy, jax.core.Tracer):
         _check_signal(noisy)
         return _denoise_traced(noisy, sample_rate, model, dry_wet, _floor(max_attenuation_db))
@@ -232,12 +232,19 @@ def denoise(
     return jnp.asarray(speech) if isinstance(noisy, Array) else speech
 
 
+def _used(model: Model | None, strength: float | str) -> Model:
+    """The model to denoise with."""
+    if isinstance(model, str):
+        raise ValueError(f"model is {model!r}: give load_pretrained({model!r}), or what load gave")
+    return (_pretrained_model() if model is None else model).with_strength(strength)
+
+
 def denoise_file(
     source: str | os.PathLike,
     target: str | os.PathLike,
     model: Model | None = None,
     *,
-    strength: float = 1.0,
+    strength: float | str = 1.0,
     dry_wet: float = 1.0,
     max_attenuation_db: float = math.inf,
     partial: bool = False,
@@ -276,7 +283,7 @@ def denoise_file(
     source, target = Path(source), Path(target)
     if target.exists() and source.exists() and target.samefile(source):
         raise ValueError(f"{source}: is also the output; name another one")
-    model = (_pretrained_model() if model is None else model).with_strength(strength)
+    model = _used(model, strength)
     with audio.reading(source, partial) as read:
         kind, subtype, endian, rate = audio.target_format(source, target, read)
         denoiser = Denoiser(model, read.sample_rate, read.channels, dry_wet, max_attenuation_db)

@@ -162,7 +162,10 @@ def sdr_over_bits(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axis = figure.subplots()
     lines = itertools.cycle(("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1))))
     for method in dict.fromkeys(row["method"] for row in rows):
-        chosen = [row for row in rows if row["method"] == method]
+        # A score that is not defined, as of silence, has no value.
+        chosen = [row for row in rows if row["method"] == method and row["sdr"] is not None]
+        if not chosen:
+            continue
         if chosen[0]["num_bits"] is None:
             style = next(lines)
             axis.axhline(chosen[0]["sdr"], color="0.4", linestyle=style, label=name(method))

@@ -91,16 +91,17 @@ class Model:
         config = dataclasses.replace(self.config, ferns=learning)
         return dataclasses.replace(self, config=config, ferns=self.ferns[:1])
 
-    def with_strength(self, strength: float) -> "Model":
+    def with_strength(self, strength: float | str) -> "Model":
         """The model with its masks raised to a power besides that of its configuration.
 
         Args:
             strength: 1 leaves the masks as they are; above 1 more is taken away, below 1 more is
-                kept; 0 takes nothing away.
+                kept; 0 takes nothing away. Or a name, of ``config.STRENGTHS``.
 
         Raises:
-            ValueError: it is not from 0 to ``MOST_STRENGTH``.
+            ValueError: it is not from 0 to ``MOST_STRENGTH``, nor a name.
         """
+        strength = configs.strength_of(strength)
         if not 0 <= strength <= MOST_STRENGTH:
             raise ValueError(f"strength is {strength}: give 0 (keeps all) to {MOST_STRENGTH:g}")
         exponent = self.separation.strength * strength
@@ -183,7 +184,9 @@ def load(path: str | os.PathLike) -> Model:
         with archive.reading(path, _KIND, "copy it again, or train it anew") as file:
             return _read(file)
     except FileNotFoundError:
-        raise FileNotFoundError(f"no model at {path}: check the path") from None
+        names = ", ".join(pretrained_names())
+        text = f"no model at {path}: check the path, or choose a pretrained model: {names}"
+        raise FileNotFoundError(text) from None
 
 
 def load_pretrained(name: str = DEFAULT) -> Model:
