@@ -94,7 +94,6 @@ def table1() -> str:
                 "float operations": _count(row["float_operations"]),
                 "word operations": _count(row["word_operations"]),
                 "MB": f"{row['model_bytes'] / 1e6:.1f}",
-                "s per minute": f"{row['seconds_per_minute']:.2f}",
             }
             costs.append(((system, num_bits), found))
     return _crossed(["system", "bits"], lines + costs)
