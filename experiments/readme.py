@@ -190,14 +190,13 @@ def claim_table() -> str:
 
 
 def figure3() -> str:
-    """The points of figure 3 on the closed set."""
+    """The points of figure 3."""
     lines: list[Line] = []
     for row in _record("figure3")["results"]:
         curve = f"{row['method'].upper()}, {100 * row['dictionary_fraction']:g} %"
         point = f"{row['sdr']:.2f} ± {row['sdr_std']:.2f}"
-        if row["set"] == "closed":
-            lines.append(((str(row["num_bits"]),), {curve: point}))
-    return _crossed(["bits"], lines, num_texts=0)
+        lines.append(((row["set"], str(row["num_bits"])), {curve: point}))
+    return _crossed(["set", "bits"], lines)
 
 
 def variations(name: str = "variations") -> str:
