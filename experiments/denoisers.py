@@ -22,9 +22,8 @@ is downloaded: flags say where the files are.
 import functools
 import hashlib
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -38,7 +37,7 @@ from blsh_jax.config import RECIPES
 from blsh_jax.evaluation import Estimate, Measure, System
 from blsh_jax.robust.pre_roll import with_pre_roll
 from experiments import tools
-from experiments.tools import SAMPLE_RATE
+from experiments.tools import SAMPLE_RATE, Tool
 
 flags.disclaim_key_flags()  # they are the program's
 
@@ -52,21 +51,6 @@ _DNSMOS_SCALE = np.array(
         [0.04602535, 1.11546468, -0.06766283],
     ]
 )
-
-
-class Tool(NamedTuple):
-    """A denoiser.
-
-    Attributes:
-        package: what has to be installed.
-        denoise: of the package, or of the sessions of the files, and a mixture (n,) float32 at
-            ``SAMPLE_RATE``: the speech, aligned to the sample.
-        files: the ONNX files that it runs from, and the last axes of the first input of each.
-    """
-
-    package: str
-    denoise: Callable[[Any, np.ndarray], np.ndarray]
-    files: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
 class Chosen(NamedTuple):
@@ -224,8 +208,6 @@ def _rnnoise_pre_roll(module: Any, mixture: np.ndarray) -> np.ndarray:
 TOOLS = {
     "logmmse": Tool("logmmse", lambda module, x: module.logmmse(x, SAMPLE_RATE)),
     "noisereduce": Tool("noisereduce", lambda module, x: module.reduce_noise(x, SAMPLE_RATE)),
-    "rnnoise": Tool("pyrnnoise", tools.rnnoise),
     "rnnoise_pre_roll": Tool("pyrnnoise", _rnnoise_pre_roll),
-    "dtln": Tool("onnxruntime", tools.dtln, tools.DTLN_FILES),
-    "gtcrn": Tool("onnxruntime", tools.gtcrn, tools.GTCRN_FILES),
+    **tools.PROGRAMS,
 }

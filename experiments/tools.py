@@ -11,20 +11,33 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
 
 SAMPLE_RATE = 16_000
-# Files, and the last axes of the first input of each.
-DTLN_FILES = {"model_1.onnx": (257,), "model_2.onnx": (512,)}
-GTCRN_FILES = {"gtcrn_simple.onnx": (257, 1, 2)}
 # RNNoise as packaged puts out what it heard so much earlier, at 16 kHz.
 _RNNOISE_DELAY = 320
 _FULL_SCALE = 32_767
 _DTLN_BLOCK, _DTLN_SHIFT = 512, 128
 _GTCRN_WINDOW, _GTCRN_HOP = 512, 256
+
+
+class Tool(NamedTuple):
+    """A denoiser.
+
+    Attributes:
+        package: what has to be installed.
+        denoise: of the package, or of the sessions of the files, and a mixture (n,) float32 at
+            ``SAMPLE_RATE``: the speech, aligned to the sample.
+        files: the ONNX files that it runs from, and the last axes of the first input of each.
+    """
+
+    package: str
+    denoise: Callable[[Any, np.ndarray], np.ndarray]
+    files: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
 def sessions(
@@ -112,23 +125,23 @@ def _stepped(session: Any) -> Callable[[np.ndarray], np.ndarray]:
     return step
 
 
-# What the program can be: a package, a function, and files.
-PROGRAMS: dict[str, tuple[str, Callable[..., np.ndarray], Mapping[str, tuple[int, ...]]]] = {
-    "rnnoise": ("pyrnnoise", rnnoise, {}),
-    "dtln": ("onnxruntime", dtln, DTLN_FILES),
-    "gtcrn": ("onnxruntime", gtcrn, GTCRN_FILES),
+PROGRAMS = {
+    "rnnoise": Tool("pyrnnoise", rnnoise),
+    "dtln": Tool("onnxruntime", dtln, {"model_1.onnx": (257,), "model_2.onnx": (512,)}),
+    "gtcrn": Tool("onnxruntime", gtcrn, {"gtcrn_simple.onnx": (257, 1, 2)}),
 }
 
 
 def main(source: str, target: str, name: str, folder: str | None = None) -> None:
     """Denoise one file."""
-    package, denoise, files = PROGRAMS[name]
-    module = importlib.import_module(package)
+    tool = PROGRAMS[name]
+    module: Any = importlib.import_module(tool.package)
+    if tool.files:
+        module = sessions(module, name, folder, tool.files)
     noisy, rate = soundfile.read(source, dtype="float32")
     if rate != SAMPLE_RATE:
         raise ValueError(f"{source} has {rate} Hz: give a file of {SAMPLE_RATE} Hz")
-    speech = denoise(sessions(module, name, folder, files) if files else module, noisy)
-    soundfile.write(target, speech[: len(noisy)], rate)
+    soundfile.write(target, tool.denoise(module, noisy)[: len(noisy)], rate)
 
 
 if __name__ == "__main__":

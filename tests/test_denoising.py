@@ -225,6 +225,15 @@ def test_strength_takes_more_or_less_away(used):
         denoising.denoise(noisy, 16000, "small")
 
 
+def test_tensors_of_torch_are_read_or_told_what_to_do(used):
+    torch = pytest.importorskip("torch")
+    noisy = torch.tensor(noise(1, 9000).astype(np.float32))
+    found = denoising.denoise(noisy, 16000, used)
+    np.testing.assert_array_equal(found, denoising.denoise(noisy.numpy(), 16000, used))
+    with pytest.raises(ValueError, match=r"tensor\.detach\(\)\.numpy\(\) instead"):
+        denoising.denoise(noisy.requires_grad_(), 16000, used)
+
+
 def test_dry_wet_mixes_in_step(used):
     for rate in (16000, 44100):
         noisy = noise(2, 9000)

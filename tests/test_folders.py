@@ -175,6 +175,16 @@ def test_a_preview_is_the_start_under_a_name_of_its_own(source, tmp_path):
     np.testing.assert_allclose(start[: 9 * RATE], whole[: 9 * RATE], atol=2**-14)
 
 
+def test_a_name_that_gets_too_long_is_cut(tmp_path):
+    put(tmp_path / "x.wav")
+    target = tmp_path / f"{'ü' * 125}.wav"
+    assert denoise(tmp_path / "x.wav", target, preview=True).succeeded
+    (written,) = tmp_path.glob("ü*")
+    assert written.name == "ü" * 121 + ".preview.wav" and len(os.fsencode(written.name)) == 254
+    assert folders.report_path(str(target)).name == "ü" * 121 + ".report.html"
+    assert folders.report_path(str(tmp_path)).name == f"{tmp_path.name}.report.html"
+
+
 def test_what_is_there_is_kept_and_what_is_no_file_there_is_refused(source, tmp_path):
     for name in ("folder.wav", "kept.wav", "pipe.wav"):
         put(source / name)

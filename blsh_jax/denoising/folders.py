@@ -23,6 +23,7 @@ from blsh_jax.models.model import Model
 PIPE = "-"
 PREVIEW_SECONDS = 10.0
 _BAR = "{l_bar}{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}, {remaining} left]"
+_LONGEST_NAME = 255  # bytes
 _DESCRIPTORS = ("/dev/fd/", "/proc/self/fd/")
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 
@@ -190,7 +191,7 @@ def find_pairs(
     if not pairs and not unlisted:
         raise ValueError("; ".join(missing))
     if preview:
-        pairs = [(path, to.with_name(f"{to.stem}.preview{to.suffix}")) for path, to in pairs]
+        pairs = [(path, _named(to.parent, to.stem, f".preview{to.suffix}")) for path, to in pairs]
     inputs = {_real(path) for path, _ in pairs}
     for _, path in pairs:
         if _real(path) in inputs:
@@ -210,7 +211,14 @@ def report_path(target: str) -> Path:
         target: as of ``find_pairs``, written.
     """
     path = Path(target)
-    return path / f"{path.name}.report.html" if path.is_dir() else path.with_suffix(".report.html")
+    place = (path, path.name) if path.is_dir() else (path.parent, path.stem)
+    return _named(*place, ".report.html")
+
+
+def _named(folder: Path, stem: str, ending: str) -> Path:
+    """A file in a folder, its name cut where file systems take no longer one."""
+    most = _LONGEST_NAME - len(os.fsencode(ending))
+    return folder / (os.fsencode(stem)[:most].decode(errors="ignore") + ending)
 
 
 def _real(path: Path) -> Path:
