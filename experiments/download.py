@@ -24,6 +24,10 @@ from tqdm import tqdm
 from blsh_jax._extras import extra
 from blsh_jax.commands import launch
 
+if not hasattr(tarfile, "data_filter"):
+    with extra("download"):
+        from backports import tarfile  # type: ignore[no-redef]
+
 _LIBRISPEECH = "LibriSpeech: V. Panayotov, G. Chen, D. Povey, S. Khudanpur, ICASSP 2015; CC BY 4.0"
 _DEMAND = "DEMAND: J. Thiemann, N. Ito, E. Vincent, 2013, doi 10.5281/zenodo.1227121; CC BY-SA 3.0"
 _CHUNK = 1 << 14  # what a cut transfer loses at most
@@ -212,8 +216,11 @@ def unpack(path: Path, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unpacking", dir=folder) as temporary:
-        safely = {} if path.suffix == ".zip" else {"filter": "data"}
-        shutil.unpack_archive(path, temporary, **safely)  # type: ignore[arg-type]
+        if path.suffix == ".zip":
+            shutil.unpack_archive(path, temporary)
+        else:
+            with tarfile.open(path) as archive:
+                archive.extractall(temporary, filter="data")
         shutil.copytree(temporary, folder, copy_function=os.replace, dirs_exist_ok=True)
 
 

@@ -5,7 +5,6 @@ import hashlib
 import http.server
 import io
 import shutil
-import tarfile
 import threading
 import zipfile
 from collections import namedtuple
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 
 from experiments import download
-from experiments.download import Archive, DownloadError
+from experiments.download import Archive, DownloadError, tarfile
 
 pytest.importorskip("pooch")
 
